@@ -1,0 +1,4 @@
+"""The agents: one file per algorithm, shared parts each in a file named after its concept."""
+
+if __name__ != "urlbench.agents":
+    raise ImportError("import urlbench.agents: the folder agents at the repository's root is only a link to it")

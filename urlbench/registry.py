@@ -1,0 +1,141 @@
+"""Suites and agents by name, loaded only when asked for.
+
+A name maps to a lazy `module:attribute` string, so listing needs neither torch nor MuJoCo. Third parties
+add names through the entry points `urlbench.agents` and `urlbench.suites`, or with `--plugin`: a module
+name or a Python file that calls `register_agent` or `register_suite`.
+"""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from urlbench.errors import UserError, unknown_name
+from urlbench.types import AgentSpec, Suite
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name.
+
+    Attributes:
+        target: lazy `module:attribute` string, or the object itself.
+        description: one line for `urlbench list`.
+        origin: where the name comes from, for the message about duplicates.
+    """
+
+    target: Any
+    description: str
+    origin: str
+
+
+_SUITES: dict[str, Entry] = {
+    "urlb-states": Entry(
+        "urlbench.suites.urlb_states:SUITE",
+        "12 locomotion and reaching tasks from proprioceptive states (walker, quadruped, jaco)",
+        "urlbench",
+    ),
+}
+_AGENTS: dict[str, Entry] = {
+    "choreographer": Entry(
+        "urlbench.agents.choreographer:SPEC",
+        "world model, codebook of skills learned in imagination, meta-controller (Mazzaglia et al. 2023)",
+        "urlbench",
+    ),
+    "random": Entry("urlbench.agents.random:SPEC", "uniform random actions, no learning", "urlbench"),
+}
+_loaded_entry_points: set[str] = set()
+
+
+def _table(kind: str) -> dict[str, Entry]:
+    table = {"suite": _SUITES, "agent": _AGENTS}[kind]
+    group = f"urlbench.{kind}s"
+    if group not in _loaded_entry_points:
+        _loaded_entry_points.add(group)
+        for point in entry_points(group=group):
+            _register(kind, point.name, Entry(point.value, "", f"entry point {point.value}"))
+    return table
+
+
+def _register(kind: str, name: str, entry: Entry) -> None:
+    table = _table(kind)
+    if name in table:
+        raise UserError(
+            f"{kind} {name!r} is registered twice, by {table[name].origin} and by {entry.origin}; rename one of them."
+        )
+    table[name] = entry
+
+
+def register_agent(spec: AgentSpec) -> None:
+    """Make `spec` known by its name; UserError if the name is taken."""
+    _register("agent", spec.name, Entry(spec, spec.description, f"plugin {spec.build.__module__}"))
+
+
+def register_suite(suite: Suite) -> None:
+    """Make `suite` known by its name; UserError if the name is taken."""
+    _register("suite", suite.name, Entry(suite, suite.description, "plugin"))
+
+
+def names(kind: str) -> dict[str, str]:
+    """Name to one-line description of every registered `suite` or `agent`; imports none of them."""
+    return {name: entry.description for name, entry in sorted(_table(kind).items())}
+
+
+def load_attribute(target: str) -> Any:
+    """Import `module:attribute`."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _load(kind: str, name: str) -> Any:
+    table = _table(kind)
+    if name not in table:
+        raise unknown_name(kind, name, table, see=f"urlbench list {kind}s")
+    target = table[name].target
+    return load_attribute(target) if isinstance(target, str) else target
+
+
+def load_suite(name: str) -> Suite:
+    """The suite of that name; UserError with a suggestion if there is none."""
+    suite = _load("suite", name)
+    assert isinstance(suite, Suite), f"{name!r} is registered as a suite but is a {type(suite).__name__}"
+    return suite
+
+
+def load_agent(name: str) -> AgentSpec:
+    """The agent of that name; UserError with a suggestion if there is none."""
+    spec = _load("agent", name)
+    assert isinstance(spec, AgentSpec), f"{name!r} is registered as an agent but is a {type(spec).__name__}"
+    return spec
+
+
+def load_plugin(plugin: str) -> None:
+    """Import a plugin, a Python file or a module name, once; it registers what it brings.
+
+    Raises:
+        UserError: if there is no such file or module, or if importing it fails.
+    """
+    path = Path(plugin)
+    is_file = plugin.endswith(".py")
+    name = f"urlbench_plugin_{path.stem}" if is_file else plugin
+    if name in sys.modules:
+        return
+    if is_file and not path.is_file():
+        raise UserError(f"plugin file {plugin!r} does not exist; give --plugin a .py file or a module name.")
+    try:
+        if is_file:
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+        else:
+            importlib.import_module(name)
+    except UserError:
+        raise
+    except Exception as error:
+        sys.modules.pop(name, None)
+        raise UserError(f"plugin {plugin!r} fails to import: {type(error).__name__}: {error}") from error

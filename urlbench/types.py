@@ -1,0 +1,374 @@
+"""The core types: what a suite measures, what an agent is, what a job does.
+
+Nothing here imports torch, dm_control or pandas. Budgets are in environment frames everywhere
+(frames = agent steps x action repeat), and the names say so.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol as TypingProtocol, SupportsFloat
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Phase = Literal["pretrain", "finetune"]
+ObservationKind = Literal["states", "pixels"]
+Array = npt.NDArray[Any]
+
+
+class Spec(BaseModel):
+    """A frozen record that refuses unknown keys; the base of every specification and configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- Suites: what is measured -----------------------------------------------------------------------
+
+
+class Task(Spec):
+    """One reward function of a domain, for example `walker_flip`."""
+
+    name: str
+    domain: str
+    description: str
+
+
+class Domain(Spec):
+    """One body and its tasks.
+
+    Attributes:
+        primal_task: the task whose environment is used for reward-free pretraining; its reward is
+            recorded and shown to no policy.
+        episode_frames: length of every episode, in frames; no task ends early.
+    """
+
+    name: str
+    primal_task: str
+    episode_frames: int = Field(gt=0)
+
+
+class Protocol(Spec):
+    """The budgets of one preset of a suite, in environment frames.
+
+    Attributes:
+        preset: `paper` are the published budgets; every other name marks a reduced budget.
+        snapshots: frames of pretraining after which the agent is kept, ascending.
+        eval_every_frames: fine-tuning frames between two evaluations.
+    """
+
+    preset: str
+    description: str
+    pretrain_frames: int = Field(gt=0)
+    snapshots: tuple[int, ...] = Field(min_length=1)
+    finetune_frames: int = Field(gt=0)
+    eval_every_frames: int = Field(gt=0)
+    eval_episodes: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _budgets_fit(self) -> "Protocol":
+        if list(self.snapshots) != sorted(set(self.snapshots)) or self.snapshots[0] <= 0:
+            raise ValueError(f"snapshots {self.snapshots} must be positive, ascending and distinct")
+        if self.snapshots[-1] > self.pretrain_frames:
+            raise ValueError(f"snapshot {self.snapshots[-1]} lies beyond pretrain_frames {self.pretrain_frames}")
+        if self.finetune_frames % self.eval_every_frames:
+            raise ValueError(
+                f"eval_every_frames {self.eval_every_frames} must divide finetune_frames {self.finetune_frames}, "
+                "or the final score would not be taken at the end of the budget"
+            )
+        return self
+
+
+class Normaliser(Spec):
+    """A named, versioned table that turns returns into scores: score = return / reference.
+
+    Attributes:
+        source: where the reference returns were published.
+        references: task name to reference return.
+    """
+
+    name: str
+    version: int
+    source: str
+    references: dict[str, float]
+
+
+class Suite(Spec):
+    """A set of tasks with one protocol; changing a task, a budget or the normaliser changes `version`.
+
+    Attributes:
+        environment: lazy `module:function` with the signature of `EnvironmentFactory`.
+        packages: distributions whose versions are part of a result's identity.
+        protocols: budgets by preset; `paper` is the default.
+    """
+
+    name: str
+    version: int
+    description: str
+    observation: ObservationKind
+    action_repeat: int = Field(gt=0)
+    domains: tuple[Domain, ...]
+    tasks: tuple[Task, ...]
+    protocols: dict[str, Protocol]
+    normaliser: Normaliser
+    environment: str
+    packages: tuple[str, ...]
+
+    def domain(self, name: str) -> Domain:
+        """The domain of that name; KeyError if there is none."""
+        return {domain.name: domain for domain in self.domains}[name]
+
+    def task(self, name: str) -> Task:
+        """The task of that name; KeyError if there is none."""
+        return {task.name: task for task in self.tasks}[name]
+
+    @property
+    def full_name(self) -> str:
+        """`name@version`, as used in paths and tables."""
+        return f"{self.name}@{self.version}"
+
+
+class TimeStep(NamedTuple):
+    """What an environment returns.
+
+    Attributes:
+        observation: float32 [O] from states, uint8 [3, H, W] from pixels.
+        reward: sum over the repeated frames; 0 at a reset.
+        discount: 0 at a true termination, else 1.
+        is_last: the episode ended, by termination or by its time limit.
+    """
+
+    observation: Array
+    reward: float
+    discount: float
+    is_first: bool
+    is_last: bool
+
+
+class Environment(TypingProtocol):
+    """An episodic environment with actions in [-1, 1]^A.
+
+    Deterministic given its random state and the actions: the state at an episode's start plus the
+    actions since then restore it anywhere (this is how interrupted runs continue bit for bit).
+    """
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: np.dtype[Any]
+    action_dim: int
+    action_repeat: int
+
+    def reset(self) -> TimeStep:
+        """Start an episode."""
+
+    def step(self, action: Array) -> TimeStep:
+        """Apply `action` [A] for `action_repeat` frames; RuntimeError after the last step of an episode."""
+
+    def random_state(self) -> dict[str, Any]:
+        """The state of the random stream that the next `reset` draws from; JSON-serialisable."""
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Restore what `random_state` returned."""
+
+
+class EnvironmentFactory(TypingProtocol):
+    """Builds the environment of one task."""
+
+    def __call__(self, task: str, seed: int, action_repeat: int) -> Environment:
+        """The environment of `task`, its random stream started from `seed`."""
+
+
+# --- Agents: what is compared -----------------------------------------------------------------------
+
+
+class Schedule(Spec):
+    """What the runner does for an agent: when it updates, on what, and who acts at the start.
+
+    Attributes:
+        update_every_frames: frames between two updates; None for an agent that never learns.
+        seed_frames: frames before the first update, in both phases.
+        random_action_phases: phases whose first `seed_frames` are acted by uniform random actions.
+        seed_action_bound: `one` draws them from U(-1, 1); `action_dim` from U(-A, A) as the released
+            Choreographer code does by accident (physics clamps them, replay stores them unclamped).
+        batch_size: sequences a batch (B).
+        batch_length: steps a sequence (T).
+        replay_capacity_steps: agent steps kept; the oldest episodes are dropped beyond it.
+    """
+
+    update_every_frames: int | None = Field(default=10, gt=0)
+    seed_frames: int = Field(default=4000, ge=0)
+    random_action_phases: tuple[Phase, ...] = ("pretrain",)
+    seed_action_bound: Literal["one", "action_dim"] = "one"
+    batch_size: int = Field(default=50, gt=0)
+    batch_length: int = Field(default=50, gt=0)
+    replay_capacity_steps: int = Field(default=2_000_000, gt=0)
+
+
+@dataclass(frozen=True)
+class AgentContext:
+    """What an agent is told about where it will live.
+
+    Attributes:
+        observation_shape: [O] from states, [3, H, W] from pixels.
+        seed: of the run; agents derive their streams from it by name.
+        collects: False for pretraining from a fixed data set, where no exploration policy is needed.
+        device: a torch device string.
+    """
+
+    observation_kind: ObservationKind
+    observation_shape: tuple[int, ...]
+    action_dim: int
+    action_repeat: int
+    seed: int
+    collects: bool = True
+    device: str = "cpu"
+
+
+class Actor(ABC):
+    """Acts in one stream of episodes: recurrent state, current skill and the random stream live here.
+
+    The training actor is made once and checkpointed; each evaluation makes a fresh one, so evaluating
+    never changes training.
+    """
+
+    @abstractmethod
+    def begin_episode(self) -> None:
+        """Forget the recurrent state; draw what an episode starts with (a skill, say)."""
+
+    @abstractmethod
+    def act(self, observation: Array, step: int) -> Array:
+        """The action, float32 [A], for `observation`; `step` counts the run's agent steps so far."""
+
+    def after_step(self, step: int) -> None:  # noqa: B027 - most actors have nothing to do here
+        """Called after each environment step that did not end the episode, with the increased counter."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `act` depends on besides the agent's weights; tensors and plain values."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class Agent(ABC):
+    """A learner of one phase. Pretraining and fine-tuning are two objects, never one with a mode flag.
+
+    Attributes:
+        schedule: when the runner calls `update`, and on what batches.
+    """
+
+    schedule: Schedule
+
+    @abstractmethod
+    def actor(self, *, evaluation: bool, seed: int) -> Actor:
+        """An actor that uses this agent's current weights, its random stream started from `seed`.
+
+        Args:
+            evaluation: True for deterministic actions (policy mean or mode).
+            seed: of the actor's own random stream.
+        """
+
+    @abstractmethod
+    def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
+        """One full update of every component.
+
+        Args:
+            batch: `observation` [B, T, ...], `action` [B, T, A] (the one that led to the observation),
+                `reward` [B, T], `discount` [B, T], `is_first` [B, T] bool.
+
+        Returns:
+            Metrics by name; converted to floats only when the runner logs them.
+        """
+
+    @abstractmethod
+    def for_finetuning(self, context: AgentContext) -> "Agent":
+        """A new agent that starts a fine-tuning from what this one has learned."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, buffers, optimisers, counters and random streams: enough to go on bit for bit."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """An agent as the registry knows it.
+
+    Attributes:
+        paper: citation of the algorithm.
+        observations: observation kinds it can be run on.
+        pretrains: False for agents that start fine-tuning from nothing (their plan has no pretraining).
+        config: its configuration model; the defaults are the published settings.
+        presets: changes to the defaults for the reduced presets, by preset name.
+        build: makes the pretraining agent (or, if `pretrains` is False, the one `for_finetuning` is asked of).
+    """
+
+    name: str
+    description: str
+    paper: str
+    observations: tuple[ObservationKind, ...]
+    pretrains: bool
+    config: type[Spec]
+    build: Callable[[AgentContext, Any], Agent]
+    presets: Mapping[str, Mapping[str, Any]]
+
+
+# --- Jobs: what is run ------------------------------------------------------------------------------
+
+
+class JobSpec(Spec):
+    """Everything that determines a run's result; its hash is the job's id.
+
+    Attributes:
+        suite: `name@version`.
+        task: the primal task when pretraining.
+        snapshot_frames: pretraining frames of the snapshot a fine-tuning starts from; 0 if none.
+        parent: job id of the pretraining that a fine-tuning starts from.
+        agent_config: the resolved configuration, as plain JSON values.
+        versions: versions of the packages that are part of a result's identity.
+    """
+
+    suite: str
+    observation: ObservationKind
+    action_repeat: int
+    agent: str
+    agent_config: dict[str, Any]
+    protocol: Protocol
+    phase: Phase
+    domain: str
+    task: str
+    seed: int
+    snapshot_frames: int = 0
+    parent: str | None = None
+    versions: dict[str, str]
+
+
+class Job(Spec):
+    """A JobSpec with its id and its place on disk.
+
+    Attributes:
+        id: the first 16 hex digits of the SHA-256 of the spec's canonical JSON.
+        path: run directory, relative to the runs root.
+        plugins: files or modules that register the suite or the agent; not part of the identity.
+    """
+
+    id: str
+    path: str
+    spec: JobSpec
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """A short name for people: `choreographer finetune walker_walk seed 0`."""
+        where = self.spec.domain if self.spec.phase == "pretrain" else self.spec.task
+        return f"{self.spec.agent} {self.spec.phase} {where} seed {self.spec.seed}"
+
+
+class Plan(Spec):
+    """Jobs in an order in which every parent comes before its children."""
+
+    jobs: tuple[Job, ...]
