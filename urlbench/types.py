@@ -353,12 +353,14 @@ class Job(Spec):
     Attributes:
         id: the first 16 hex digits of the SHA-256 of the spec's canonical JSON.
         path: run directory, relative to the runs root.
+        parent_path: run directory of the parent, relative to the runs root; None without a parent.
         plugins: files or modules that register the suite or the agent; not part of the identity.
     """
 
     id: str
     path: str
     spec: JobSpec
+    parent_path: str | None = None
     plugins: tuple[str, ...] = ()
 
     @property
