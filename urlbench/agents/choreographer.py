@@ -1,0 +1,394 @@
+"""Choreographer: discovers skills in a world model's states, learns them in imagination, and directs them.
+
+Source: Mazzaglia, Verbelen, Dhoedt, Lacoste & Rajeswar 2023, "Choreographer: Learning and Adapting Skills in
+Imagination" (ICLR), alg. 1-2 and app. A-B. Defaults are the settings that produced the published numbers; where
+paper and released code differ, the configuration or a comment names the other choice.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, SupportsFloat
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from urlbench.agents.actor_critic import ActorCritic, ActorCriticConfig, Trajectory
+from urlbench.agents.distributions import onehot_mode
+from urlbench.agents.draws import Draws
+from urlbench.agents.knn_entropy import knn_entropy
+from urlbench.agents.lbs import LatentBayesianSurprise
+from urlbench.agents.learner import LatentActor, Learner
+from urlbench.agents.meta_controller import MetaController
+from urlbench.agents.networks import initialised
+from urlbench.agents.optimiser import Optimiser, OptimiserConfig
+from urlbench.agents.skill_schedule import SkillSchedule
+from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
+from urlbench.agents.world_model import WorldModel, WorldModelConfig, to_tensors
+from urlbench.seeding import derive_seed
+from urlbench.types import Actor, AgentContext, AgentSpec, Array, Schedule, Spec
+
+PIXEL_REPLAY_STEPS = 1_000_000
+
+
+class ChoreographerConfig(Spec):
+    """Defaults: the released code.
+
+    Attributes:
+        schedule: one update every 10 frames, on 50 sequences of 50 steps. From pixels the replay holds at most
+            1M steps, as published.
+        exploration_momentum: of the exploration reward's normaliser.
+        lbs_lr: of the surprise predictor.
+        entropy_neighbours: of the skills' entropy reward, the state itself included (k).
+        entropy_clip: subtracted from each neighbour's distance.
+        code_reward_squared: the paper's main text squares the distance of the code reward; its appendix and the
+            released code do not.
+        skill_decay_bug: every world-model update also takes its weight decay of the skill auto-encoder, which
+            the released code registers inside the world model; False leaves the auto-encoder alone.
+        meta_entropy: of the meta-controller's choice of skill.
+        reward_threshold: the behaviour learns nothing before a replay batch holds a reward above it. The paper
+            holds predictions at zero until the environment gives a reward of at least 1e-4; with them, too, the
+            behaviour would have nothing to learn from.
+        random_skill_steps: agent steps that a random skill is followed for during fine-tuning. The paper says a
+            whole episode, which 125 is for Jaco from pixels alone.
+    """
+
+    schedule: Schedule = Schedule()
+    world_model: WorldModelConfig = WorldModelConfig()
+    skills: SkillConfig = SkillConfig()
+    actor_critic: ActorCriticConfig = ActorCriticConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    exploration_momentum: float = 0.95
+    lbs_lr: float = 3e-4
+    entropy_neighbours: int = 30
+    entropy_clip: float = 1e-4
+    code_reward_squared: bool = False
+    skill_decay_bug: bool = True
+    meta_entropy: float = 1e-4
+    reward_threshold: float = 1e-4
+    random_skill_steps: int = 125
+
+
+def _schedule(config: ChoreographerConfig, context: AgentContext) -> Schedule:
+    if context.observation_kind == "states":
+        return config.schedule
+    capacity = min(config.schedule.replay_capacity_steps, PIXEL_REPLAY_STEPS)
+    return config.schedule.model_copy(update={"replay_capacity_steps": capacity})
+
+
+def skill_reward(
+    skills: SkillAutoEncoder, skill: Tensor, deter: Tensor, *, neighbours: int, clip: float, squared: bool
+) -> tuple[Tensor, Tensor]:
+    """r_code and r_ent of imagined states.
+
+    Source: Choreographer, sec. 3.3, in the form of app. B.1. The neighbours of a state are searched among all
+    imagined states of the batch, all skills mixed; r_ent has no gradient, so it reaches the actor through the
+    critic alone.
+
+    Args:
+        skills: decoder and codes.
+        skill: skill indices [N].
+        deter: [H + 1, N, D].
+        neighbours: k.
+        clip: of the entropy's distances.
+        squared: of the code reward.
+
+    Returns:
+        Both [H + 1, N].
+    """
+    entropy = knn_entropy(deter.flatten(0, 1), neighbours, clip=clip).unflatten(0, deter.shape[:2])
+    return skills.code_reward(skill, deter, squared=squared), entropy
+
+
+class Choreographer(Learner):
+    """The pretraining agent (alg. 1): needs no rewards, from its own exploration or from a fixed data set.
+
+    Args:
+        context: where it lives; with `collects` False (offline data) it has no exploration policy.
+        config: settings.
+    """
+
+    def __init__(self, context: AgentContext, config: ChoreographerConfig) -> None:
+        self.context, self.config = context, config
+        self.schedule = _schedule(config, context)
+        self._draws = Draws(derive_seed(context.seed, "updates"), context.device)
+        action_dim, units = context.action_dim, config.actor_critic.units
+
+        def init(name: str, build: Any) -> Any:
+            return initialised(build, derive_seed(context.seed, "init", name)).to(context.device)
+
+        self.world_model: WorldModel = init("world_model", lambda: WorldModel(context, config.world_model))
+        feat_dim = self.world_model.rssm.feat_dim
+        self.skills: SkillAutoEncoder = init(
+            "skills", lambda: SkillAutoEncoder(config.world_model.deter, config.skills)
+        )
+        self.skill_policy: ActorCritic = init(
+            "skill_policy", lambda: ActorCritic(feat_dim + config.skills.codes, action_dim, config.actor_critic)
+        )
+        self._skill_optimisers = self.skill_policy.make_optimisers(config.optimiser)
+        decayed = self.skills.networks() if config.skill_decay_bug else []
+        self._model_optimiser = Optimiser(
+            self.world_model.parameters(), config.world_model.lr, config.optimiser, also_decay=decayed
+        )
+        self._skills_optimiser = Optimiser(self.skills.networks(), config.skills.lr, config.optimiser)
+        self.components = {
+            "draws": self._draws,
+            "world_model": self.world_model,
+            "skills": self.skills,
+            "skill_policy": self.skill_policy,
+            "world_model_optimiser": self._model_optimiser,
+            "skills_optimiser": self._skills_optimiser,
+            "skill_actor_optimiser": self._skill_optimisers["actor"],
+            "skill_critic_optimiser": self._skill_optimisers["critic"],
+        }
+        if context.collects:
+            self.lbs: LatentBayesianSurprise = init("lbs", lambda: LatentBayesianSurprise(feat_dim, units))
+            self.explorer: ActorCritic = init(
+                "explorer",
+                lambda: ActorCritic(
+                    feat_dim, action_dim, config.actor_critic, reward_momentum=config.exploration_momentum
+                ),
+            )
+            self._lbs_optimiser = Optimiser(self.lbs.parameters(), config.lbs_lr, config.optimiser)
+            self._explorer_optimisers = self.explorer.make_optimisers(config.optimiser)
+            self.components |= {
+                "lbs": self.lbs,
+                "explorer": self.explorer,
+                "lbs_optimiser": self._lbs_optimiser,
+                "explorer_actor_optimiser": self._explorer_optimisers["actor"],
+                "explorer_critic_optimiser": self._explorer_optimisers["critic"],
+            }
+
+    def actor(self, *, evaluation: bool, seed: int) -> Actor:
+        """The exploration policy's actor: skill policies never act during pretraining."""
+        if not self.context.collects:
+            raise ValueError("this Choreographer learns from a fixed data set and has no exploration policy")
+        draws = Draws(derive_seed(seed, "actor"), self.context.device)
+        return ExplorationActor(self, draws, evaluation=evaluation)
+
+    def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
+        """World model, exploration, skill discovery, skill policies: alg. 1, in the released code's order."""
+        # World model.
+        tensors = to_tensors(batch, self.context.device)
+        model = self.world_model.loss(tensors, self._draws)
+        metrics: dict[str, Any] = dict(model.metrics)
+        metrics["world_model_grad_norm"] = self._model_optimiser.step(model.loss)
+        start = model.post.flatten_batch()
+
+        # Exploration: seek states whose observation will surprise the model.
+        if self.context.collects:
+            lbs_loss = self.lbs.loss(model.post.feat, model.kl)
+            self._lbs_optimiser.step(lbs_loss)
+            explored = self.explorer.learn(
+                self.world_model.rssm,
+                start,
+                lambda trajectory: self.lbs.reward(trajectory.feat),
+                self._draws,
+                self._explorer_optimisers,
+            )
+            metrics |= {"lbs_loss": lbs_loss.detach()} | {f"exploration_{k}": v for k, v in explored.items()}
+
+        # Skill discovery: which states are worth a skill.
+        metrics |= self.skills.learn(start.deter, self._skills_optimiser, self._draws)
+
+        # Skill policies: how to get there, and to visit much on the way.
+        config = self.config
+        uniform = start.deter.new_full((1, config.skills.codes), 1 / config.skills.codes)
+        skill = self._draws.skill(uniform.expand(len(start.deter), -1))
+
+        def reward(trajectory: Trajectory) -> Tensor:
+            code, entropy = skill_reward(
+                self.skills,
+                skill,
+                trajectory.deter,
+                neighbours=config.entropy_neighbours,
+                clip=config.entropy_clip,
+                squared=config.code_reward_squared,
+            )
+            metrics.update({"code_reward": code.detach().mean(), "entropy_reward": entropy.mean()})
+            return code + entropy
+
+        learned = self.skill_policy.learn(
+            self.world_model.rssm,
+            start,
+            reward,
+            self._draws,
+            self._skill_optimisers,
+            skill=F.one_hot(skill, config.skills.codes).to(start.deter.dtype),
+        )
+        return metrics | {f"skill_{k}": v for k, v in learned.items()}
+
+    def for_finetuning(self, context: AgentContext) -> "ChoreographerFinetuning":
+        """The agent of alg. 2, with this one's encoder, dynamics, decoder and skill policies.
+
+        Everything else starts afresh, as released: reward head, meta-controller, critics and optimisers. The
+        skill auto-encoder is neither trained nor used in fine-tuning and stays behind.
+        """
+        agent = ChoreographerFinetuning(context, self.config)
+        for part in ("encoder", "rssm", "decoder"):
+            getattr(agent.world_model, part).load_state_dict(getattr(self.world_model, part).state_dict())
+        agent.controller.executor.load_state_dict(self.skill_policy.actor.state_dict())
+        return agent
+
+
+class ExplorationActor(LatentActor):
+    """Follows the exploration policy."""
+
+    def __init__(self, agent: Choreographer, draws: Draws, *, evaluation: bool) -> None:
+        super().__init__(agent.world_model, agent.context, draws)
+        self._agent, self._evaluation = agent, evaluation
+
+    def policy(self, feat: Tensor, step: int) -> Tensor:
+        """Sampled; the mean in evaluation."""
+        action = self._agent.explorer.actor(feat)
+        return action.mean if self._evaluation else action.sample(self._draws.action_noise(action.mean))
+
+
+def acting_policy(
+    step: int, action_repeat: int, seed_frames: int, *, smoothing: bool
+) -> Literal["random_skill", "meta_controller"]:
+    """Who picks the skill during fine-tuning.
+
+    Args:
+        step: agent steps of the fine-tuning so far.
+        action_repeat: frames a step.
+        seed_frames: frames before the first update.
+        smoothing: no rewarded replay batch was seen yet.
+    """
+    return "random_skill" if step < seed_frames // action_repeat or smoothing else "meta_controller"
+
+
+class ChoreographerFinetuning(Learner):
+    """The fine-tuning agent (alg. 2): a meta-controller over the pretrained skill policies.
+
+    Attributes:
+        smoothing: True until a replay batch holds a reward above the threshold; until then only the world
+            model learns, and random skills act.
+        steps: agent steps so far, as the training actor was last told.
+    """
+
+    def __init__(self, context: AgentContext, config: ChoreographerConfig) -> None:
+        self.context, self.config = context, config
+        self.schedule = _schedule(config, context)
+        self.smoothing, self.steps = True, 0
+        self._draws = Draws(derive_seed(context.seed, "updates"), context.device)
+        self.world_model = initialised(
+            lambda: WorldModel(context, config.world_model), derive_seed(context.seed, "init", "world_model")
+        ).to(context.device)
+        self.controller = initialised(
+            lambda: MetaController(
+                self.world_model.rssm.feat_dim,
+                config.skills.codes,
+                context.action_dim,
+                config.actor_critic,
+                config.meta_entropy,
+            ),
+            derive_seed(context.seed, "init", "controller"),
+        ).to(context.device)
+        self._model_optimiser = Optimiser(self.world_model.parameters(), config.world_model.lr, config.optimiser)
+        self._optimisers = self.controller.make_optimisers(config.optimiser)
+        self.components = {
+            "draws": self._draws,
+            "world_model": self.world_model,
+            "controller": self.controller,
+            "world_model_optimiser": self._model_optimiser,
+            **{f"{name}_optimiser": optimiser for name, optimiser in self._optimisers.items()},
+        }
+
+    def actor(self, *, evaluation: bool, seed: int) -> Actor:
+        """Random skills at first, then the meta-controller's."""
+        draws = Draws(derive_seed(seed, "actor"), self.context.device)
+        return SkilledActor(self, draws, evaluation=evaluation)
+
+    def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
+        """World model with reward head; the behaviour as soon as there is a reward to learn from."""
+        model = self.world_model.loss(to_tensors(batch, self.context.device), self._draws)
+        metrics: dict[str, Any] = dict(model.metrics)
+        metrics["world_model_grad_norm"] = self._model_optimiser.step(model.loss)
+        if bool((batch["reward"] > self.config.reward_threshold).any()):
+            self.smoothing = False
+        if not self.smoothing:
+            start = model.post.flatten_batch()
+            metrics |= self.controller.learn(self.world_model, start, self._draws, self._optimisers)
+        return metrics
+
+    def for_finetuning(self, context: AgentContext) -> "ChoreographerFinetuning":
+        """Refused: fine-tuning starts from a pretrained agent."""
+        raise TypeError("a ChoreographerFinetuning is fine-tuned already; call for_finetuning on a Choreographer")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The components', the smoothing flag and the step counter."""
+        return super().state_dict() | {"smoothing": self.smoothing, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.smoothing, self.steps = state["smoothing"], state["steps"]
+
+
+class SkilledActor(LatentActor):
+    """Follows a random skill, or the meta-controller's, executed by the skill policy."""
+
+    def __init__(self, agent: ChoreographerFinetuning, draws: Draws, *, evaluation: bool) -> None:
+        super().__init__(agent.world_model, agent.context, draws)
+        self._agent, self._evaluation = agent, evaluation
+        uniform = torch.full((1, agent.config.skills.codes), 1 / agent.config.skills.codes, device=self._action.device)
+        self._random_skill = SkillSchedule(lambda: draws.skill(uniform), agent.config.random_skill_steps)
+
+    def begin_episode(self) -> None:
+        """A fresh random skill, whether it will be followed or not."""
+        super().begin_episode()
+        self._random_skill.at_episode_start()
+
+    def after_step(self, step: int) -> None:
+        """Published fine-tuning re-draws after the step, with the increased counter."""
+        self._random_skill.at_step(step)
+
+    def policy(self, feat: Tensor, step: int) -> Tensor:
+        """Sampled skill and action in training; their mode and mean in evaluation."""
+        agent = self._agent
+        if not self._evaluation:
+            agent.steps = step  # an evaluation's own counter says nothing about the training's progress
+        who = acting_policy(
+            agent.steps, agent.context.action_repeat, agent.schedule.seed_frames, smoothing=agent.smoothing
+        )
+        if who == "random_skill":
+            assert self._random_skill.skill is not None, "begin_episode comes before act"
+            skill = F.one_hot(self._random_skill.skill, agent.config.skills.codes).to(feat.dtype)
+        else:
+            logits = agent.controller.actor(feat)
+            drawn = F.one_hot(self._draws.skill(logits.softmax(-1)), agent.config.skills.codes).to(feat.dtype)
+            skill = onehot_mode(logits) if self._evaluation else drawn
+        action = agent.controller.executor(torch.cat([feat, skill], -1))
+        return action.mean if self._evaluation else action.sample(self._draws.action_noise(action.mean))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The filter's and the random skill."""
+        return super().state_dict() | {"skill": self._random_skill.skill}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._random_skill.skill = None if state["skill"] is None else state["skill"].to(self._action.device)
+
+
+_TINY = {"world_model": {"deter": 32, "hidden": 32, "variables": 4, "classes": 4, "mlp_units": (32, 32)}}
+
+SPEC = AgentSpec(
+    name="choreographer",
+    description="world model, codebook of skills learned in imagination, meta-controller",
+    paper="Mazzaglia et al. 2023, Choreographer: Learning and Adapting Skills in Imagination (ICLR)",
+    observations=("states", "pixels"),
+    pretrains=True,
+    config=ChoreographerConfig,
+    build=Choreographer,
+    presets={
+        # Runs everything in seconds; learns nothing.
+        "smoke": _TINY
+        | {
+            "schedule": {"update_every_frames": 50, "seed_frames": 1000, "batch_size": 8, "batch_length": 16},
+            "skills": {"codes": 16, "units": (32, 32), "resample_every": 10},
+            "actor_critic": {"units": (32, 32), "horizon": 8},
+        },
+        "small": {},
+    },
+)
