@@ -1,0 +1,150 @@
+"""Which cells a report or a validation is about: agents, tasks and seeds, asked for or found."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from urlbench.errors import UserError, unknown_name
+from urlbench.registry import load_suite
+from urlbench.run_records import Problem, RunRecord
+from urlbench.types import Protocol, Spec, Suite
+
+
+class Selection(Spec):
+    """A choice of cells; None takes the union of what was found.
+
+    Without a choice, every agent is expected on every task with every seed that any run (a pretraining
+    included) has.
+
+    Attributes:
+        agents: names, or labels `name-config8` for one configuration of an agent.
+        snapshot: pretraining frames of the snapshot that fine-tunings started from; default the last one.
+    """
+
+    agents: tuple[str, ...] | None = None
+    domains: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    snapshot: int | None = None
+
+    def snapshot_of(self, protocol: Protocol) -> int:
+        """The snapshot chosen; UserError if the protocol keeps none there."""
+        if self.snapshot is None:
+            return protocol.snapshots[-1]
+        if self.snapshot not in protocol.snapshots:
+            kept = ", ".join(map(str, protocol.snapshots))
+            raise UserError(
+                f"preset {protocol.preset!r} keeps no snapshot at {self.snapshot} frames; choose one of: {kept}."
+            )
+        return self.snapshot
+
+
+EVERYTHING = Selection()
+
+
+@dataclass(frozen=True)
+class AgentKey:
+    """One agent of a report.
+
+    Attributes:
+        label: its name, or `name-config8` where runs of several configurations were found.
+        config_hash: None for an agent that was asked for and has no runs at all.
+        pretrains: False if its fine-tunings start from nothing.
+    """
+
+    label: str
+    name: str
+    config_hash: str | None
+    pretrains: bool
+
+
+def registered_suite(name: str) -> Suite:
+    """The suite `name` or `name@version`; UserError if that version is not the registered one."""
+    suite = load_suite(name.partition("@")[0])
+    if "@" in name and name != suite.full_name:
+        raise UserError(
+            f"this urlbench has {suite.full_name}, not {name}; report those runs with the version that made them."
+        )
+    return suite
+
+
+def belongs(run: RunRecord, suite: Suite, preset: str) -> bool:
+    """True if the run's spec is of this suite and preset, wherever it lies."""
+    return run.spec.suite == suite.full_name and run.spec.protocol.preset == preset
+
+
+def lies_below(path: str | None, suite: Suite, preset: str) -> bool:
+    """True for paths below the folders of the suite's version and the preset."""
+    parts = (path or "").split("/")
+    return parts[0] == suite.full_name and len(parts) > 2 and parts[2] == preset
+
+
+def other_versions(runs: Sequence[RunRecord], suite: Suite, preset: str) -> list[Problem]:
+    """A problem for every other version of the suite that has runs of the preset."""
+    others = {
+        run.spec.suite
+        for run in runs
+        if run.spec.suite.partition("@")[0] == suite.name and run.spec.protocol.preset == preset
+    } - {suite.full_name}
+    return [
+        Problem(
+            kind="versions",
+            path=other,
+            message=f"there are runs of {other} beside those of {suite.full_name}, and the two never mix; "
+            f"choose with --suite {suite.full_name}.",
+        )
+        for other in sorted(others)
+    ]
+
+
+def agent_keys(runs: Sequence[RunRecord], agents: Sequence[str] | None) -> list[AgentKey]:
+    """The agents in the order asked for, else by label; two configurations of one agent are two agents."""
+    hashes: dict[str, set[str]] = defaultdict(set)
+    pretraining = set()
+    for run in runs:
+        hashes[run.spec.agent].add(run.config_hash)
+        if run.spec.phase == "pretrain" or run.spec.snapshot_frames:
+            pretraining.add((run.spec.agent, run.config_hash))
+    keys = [
+        AgentKey(name if len(configs) == 1 else f"{name}-{config}", name, config, (name, config) in pretraining)
+        for name, configs in sorted(hashes.items())
+        for config in sorted(configs)
+    ]
+    if agents is None:
+        return keys
+    chosen: list[AgentKey] = []
+    for wanted in agents:
+        matching = [key for key in keys if wanted in (key.label, key.name, f"{key.name}-{key.config_hash}")]
+        chosen += matching or [AgentKey(wanted, wanted, None, pretrains=True)]
+    return list(dict.fromkeys(chosen))
+
+
+def wanted_tasks(suite: Suite, runs: Sequence[RunRecord], selection: Selection) -> list[str]:
+    """In the suite's order: the tasks asked for, else those of any run; a domain only pretrained counts whole."""
+    domains, tasks = selection.domains, selection.tasks
+    known = {task.name: task.domain for task in suite.tasks}
+    for domain in domains or ():
+        if domain not in known.values():
+            raise unknown_name("domain", domain, set(known.values()), where=f"in suite {suite.name!r}")
+    for task in tasks or ():
+        if task not in known:
+            raise unknown_name("task", task, known, where=f"in suite {suite.name!r}", see="urlbench list tasks")
+    finetuned = {run.spec.task for run in runs if run.spec.phase == "finetune"}
+    only_pretrained = {run.spec.domain for run in runs} - {
+        run.spec.domain for run in runs if run.spec.phase == "finetune"
+    }
+    if tasks is None and domains is not None:
+        return [task for task in known if known[task] in domains]
+    wanted = set(tasks) if tasks is not None else finetuned | {t for t in known if known[t] in only_pretrained}
+    return [task for task in known if task in wanted and (domains is None or known[task] in domains)]
+
+
+def nothing_found(runs: Sequence[RunRecord], root: Path, suite: Suite, preset: str, selection: Selection) -> str:
+    """The sentence for a suite and preset without a single run."""
+    others = sorted({run.spec.protocol.preset for run in runs if run.spec.suite == suite.full_name} - {preset})
+    who = f" by {', '.join(selection.agents)}" if selection.agents else ""
+    hint = (
+        f"there are runs of preset {', '.join(others)}: choose with --preset" if others else "make some: urlbench run"
+    )
+    return f"there are no runs of {suite.full_name}, preset {preset!r},{who} below {str(root)!r}; {hint}."
