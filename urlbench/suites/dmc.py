@@ -8,20 +8,24 @@ import os
 # States need no rendering, and without this dm_control looks for OpenGL libraries at import and warns.
 os.environ.setdefault("MUJOCO_GL", "disabled")
 
-from collections.abc import Callable, Mapping  # noqa: E402
-from typing import Any, Literal  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
+from typing import Any  # noqa: E402
 
 import dm_env  # noqa: E402
 import numpy as np  # noqa: E402
 
 from urlbench.errors import unknown_name  # noqa: E402
-from urlbench.suites import quadruped, walker  # noqa: E402
+from urlbench.suites import jaco, quadruped, walker  # noqa: E402
 from urlbench.types import Array, TimeStep  # noqa: E402
 
-Variant = Literal["urlb", "exorl", "exorl_as_in_choreographer"]
+TASKS = tuple(
+    f"{domain}_{name}"
+    for domain, names in (("walker", walker.TASKS), ("quadruped", quadruped.TASKS), ("jaco", jaco.TASKS))
+    for name in names
+)
 
 
-def make_environment(task: str, seed: int, action_repeat: int, *, variant: Variant = "urlb") -> "DmcEnvironment":
+def make_environment(task: str, seed: int, action_repeat: int, *, variant: jaco.Variant = "urlb") -> "DmcEnvironment":
     """The environment of a URLB task, for example `walker_flip`.
 
     Args:
@@ -33,12 +37,13 @@ def make_environment(task: str, seed: int, action_repeat: int, *, variant: Varia
     Raises:
         UserError: if there is no such task.
     """
-    makers: dict[str, Callable[[str, int], Any]] = {"walker": walker.make, "quadruped": quadruped.make}
-    tasks = {f"walker_{name}" for name in walker.TASKS} | {f"quadruped_{name}" for name in quadruped.TASKS}
-    if task not in tasks:
-        raise unknown_name("task", task, tasks, see="urlbench list tasks")
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS, see="urlbench list tasks")
     domain, _, name = task.partition("_")
-    environment = makers[domain](name, seed)
+    if domain == "jaco":
+        environment = jaco.make(name, seed, variant)
+        return DmcEnvironment(environment, environment.random_state, action_repeat)
+    environment = {"walker": walker, "quadruped": quadruped}[domain].make(name, seed)
     return DmcEnvironment(environment, environment.task.random, action_repeat)
 
 
