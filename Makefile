@@ -1,0 +1,54 @@
+# Set-up, checks and the demonstration. Needs Python 3.11, git and make; everything else goes into .venv.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test check lint parity clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := --suite urlb-states --agent choreographer --agent random --domains walker --seeds 2 --preset smoke
+
+help:
+	@echo "make demo    run and report a reduced benchmark from start to end (minutes)"
+	@echo "make test    all tests"
+	@echo "make check   linters, types and the fast tests"
+	@echo "make parity  compare with recordings: URLBENCH_TRACES=folder URLBENCH_GOLDEN=folder (default: tests/data)"
+	@echo "make venv    only create .venv with the pinned packages"
+
+venv: $(STAMP)
+
+# PYTHON=... names another interpreter; without it the first Python 3.11 that runs is taken.
+$(STAMP): pyproject.toml constraints.txt
+	@for python in $(or $(PYTHON),python3.11 python3 python); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "error: urlbench needs Python 3.11 and none was found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv $(VENV)
+	@echo "Installing the pinned packages (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/urlbench run $(DEMO)
+	@$(BIN)/urlbench report --suite urlb-states --agents choreographer,random --domains walker --seeds 2 --preset smoke
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+check: lint
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+parity: $(STAMP)
+	@URLBENCH_TRACES="$(URLBENCH_TRACES)" URLBENCH_GOLDEN="$(URLBENCH_GOLDEN)" $(BIN)/python -m pytest -rA -m "parity"
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

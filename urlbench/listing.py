@@ -1,0 +1,101 @@
+"""`urlbench list` and `urlbench show`: what there is, and what it is made of."""
+
+from typing import Any, Literal
+
+from urlbench import registry
+from urlbench.config import flatten, resolve_config
+from urlbench.errors import unknown_name
+from urlbench.plan import format_frames
+
+Kind = Literal["suites", "agents", "tasks"]
+
+
+def list_rows(kind: Kind) -> list[dict[str, str]]:
+    """What `urlbench list` shows, as rows with the same keys.
+
+    Suites and agents are not imported for this; tasks import the definitions of the suites.
+    """
+    if kind != "tasks":
+        return [{"name": name, "description": text} for name, text in registry.names(kind.removesuffix("s")).items()]
+    rows = []
+    for name in registry.names("suite"):
+        suite = registry.load_suite(name)
+        for task in suite.tasks:
+            row = {"name": task.name, "suite": suite.full_name, "domain": task.domain, "description": task.description}
+            rows.append(row)
+    return rows
+
+
+def format_rows(rows: list[dict[str, str]]) -> str:
+    """Aligned columns, one line a row."""
+    if not rows:
+        return "none"
+    widths = {key: max(len(row[key]) for row in rows) for key in rows[0]}
+    return "\n".join("  ".join(f"{row[key]:<{widths[key]}}" for key in row).rstrip() for row in rows)
+
+
+def describe(kind: str, name: str) -> dict[str, Any]:
+    """Everything about a suite or an agent, as plain values.
+
+    Raises:
+        UserError: for an unknown kind or name.
+    """
+    if kind == "suite":
+        return registry.load_suite(name).model_dump(mode="json")
+    if kind != "agent":
+        raise unknown_name("kind", kind, ["suite", "agent"], see="urlbench show --help")
+    spec = registry.load_agent(name)
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "paper": spec.paper,
+        "observations": list(spec.observations),
+        "pretrains": spec.pretrains,
+        "config": resolve_config(spec, "paper").model_dump(mode="json"),
+        "presets": {preset: dict(changes) for preset, changes in spec.presets.items()},
+    }
+
+
+def format_suite(suite: dict[str, Any]) -> str:
+    """The text of `urlbench show suite`."""
+    normaliser = suite["normaliser"]
+    lines = [
+        f"{suite['name']}@{suite['version']}: {suite['description']}",
+        f"observation {suite['observation']}, action repeat {suite['action_repeat']}, "
+        f"identity includes the versions of {', '.join(suite['packages'])}",
+        f"normaliser {normaliser['name']} version {normaliser['version']}, from: {normaliser['source']}",
+    ]
+    for protocol in suite["protocols"].values():
+        snapshots = ", ".join(format_frames(frames) for frames in protocol["snapshots"])
+        lines += [
+            f"preset {protocol['preset']}: {protocol['description']}",
+            f"  pretraining {format_frames(protocol['pretrain_frames'])} frames, snapshots at {snapshots}; "
+            f"fine-tuning {format_frames(protocol['finetune_frames'])} frames, {protocol['eval_episodes']} episodes of "
+            f"evaluation every {format_frames(protocol['eval_every_frames'])} frames",
+        ]
+    rows = [
+        {
+            "task": task["name"],
+            "domain": task["domain"],
+            "reference": f"{normaliser['references'][task['name']]:g}",
+            "description": task["description"],
+        }
+        for task in suite["tasks"]
+    ]
+    heading = {"task": "task", "domain": "domain", "reference": "reference return", "description": "description"}
+    return "\n".join(lines) + "\n" + format_rows([heading, *rows])
+
+
+def format_agent(agent: dict[str, Any]) -> str:
+    """The text of `urlbench show agent`."""
+    lines = [
+        f"{agent['name']}: {agent['description']}",
+        f"paper: {agent['paper']}",
+        f"observations: {', '.join(agent['observations'])}; pretrains: {'yes' if agent['pretrains'] else 'no'}",
+        f"configuration (defaults are the published settings; change with -o {agent['name']}.key=value):",
+    ]
+    lines += [f"  {key} = {value!r}" for key, value in flatten(agent["config"]).items()]
+    for preset, changes in agent["presets"].items():
+        lines.append(f"preset {preset} changes:")
+        lines += [f"  {key} = {value!r}" for key, value in flatten(changes).items()]
+    return "\n".join(lines)
