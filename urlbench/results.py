@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urlbench.errors import IncompleteError, UserError, unknown_name
-from urlbench.run_records import Problem, RunRecord, find_run_folders, read_run
+from urlbench.run_records import Problem, RunRecord, read_run
 from urlbench.selection import (
     EVERYTHING,
     AgentKey,
@@ -22,11 +22,13 @@ from urlbench.selection import (
     agent_keys,
     belongs,
     lies_below,
+    make_selection,
     nothing_found,
     other_versions,
     registered_suite,
     wanted_tasks,
 )
+from urlbench.store import RunStore
 from urlbench.types import Spec, Suite
 from urlbench.validation import find_problems, incomplete_message
 
@@ -246,7 +248,7 @@ def scan(runs_root: Path) -> list[RunRecord | Problem]:
     """
     if not runs_root.is_dir():
         raise UserError(f"there is no runs folder {str(runs_root)!r}; give --runs the folder that `urlbench run` used.")
-    return [read_run(runs_root, path) for path in find_run_folders(runs_root)]
+    return [read_run(runs_root, directory) for directory in RunStore(runs_root).directories()]
 
 
 def collect(runs_root: Path | str, suite: str, preset: str = "paper", selection: Selection = EVERYTHING) -> Results:
@@ -268,7 +270,12 @@ def validate(
     runs_root: Path | str,
     suite: str | None = None,
     preset: str | None = None,
-    selection: Selection = EVERYTHING,
+    agents: Sequence[str] | None = None,
+    *,
+    domains: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    snapshot: int | None = None,
 ) -> list[Problem]:
     """All problems of the runs below `runs_root`, as `collect` sees them.
 
@@ -276,11 +283,16 @@ def validate(
         runs_root: folder that `urlbench run` wrote to.
         suite: `name` or `name@version`; default every suite there is a run of.
         preset: default every preset there is a run of; each is looked at alone, for they never mix.
-        selection: which cells, within each suite and preset.
+        agents: names or labels; default all that have runs, and so for domains, tasks and seeds.
+        domains: names.
+        tasks: names.
+        seeds: each is expected of every agent on every task.
+        snapshot: pretraining frames of the snapshot that fine-tunings started from; default the last one.
 
     Raises:
         UserError: for unknown names, or if there are no runs of what is asked for.
     """
+    selection = make_selection(agents, domains, tasks, seeds, snapshot)
     found = scan(Path(runs_root))
     specs = [run.spec for run in found if isinstance(run, RunRecord)]
     problems = [] if specs else [problem for problem in found if isinstance(problem, Problem)]

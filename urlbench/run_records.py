@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from urlbench.identity import canonical_json, config_hash
+from urlbench.store import RunDirectory, Status
 from urlbench.types import JobSpec, Spec
 
 ProblemKind = Literal[
@@ -92,9 +92,8 @@ class RunRecord:
     Attributes:
         path: relative to the runs root, with forward slashes.
         config_hash: first 8 hex digits of the SHA-256 of the agent's resolved configuration.
-        state: of status.json, `done` only if the DONE file is there.
-        status: status.json, empty if there is none.
-        finished: when the run ended, as DONE says it.
+        status: its state is `done` only if the DONE file is there.
+        finished: when the run ended, ISO 8601 in UTC as DONE says it; empty if it did not.
         evaluations: ascending in frames; empty unless done and without fault.
         faults: (kind, sentence) for each thing wrong with the files.
     """
@@ -104,9 +103,8 @@ class RunRecord:
     spec: JobSpec
     config_hash: str
     plugins: tuple[str, ...]
-    state: str
-    status: Mapping[str, Any]
-    finished: Any
+    status: Status
+    finished: str
     manifest: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
     faults: tuple[tuple[ProblemKind, str], ...]
@@ -114,7 +112,7 @@ class RunRecord:
     @property
     def usable(self) -> bool:
         """True if the run ended and nothing is wrong with its files."""
-        return self.state == "done" and not self.faults
+        return self.status.state == "done" and not self.faults
 
     @property
     def expected_path(self) -> str:
@@ -127,21 +125,11 @@ class RunRecord:
         return "/".join([*parts, f"seed_{spec.seed}"])
 
 
-def find_run_folders(root: Path) -> Iterator[str]:
-    """Paths, relative to `root`, of all folders with a spec.json; sorted, and not searched below."""
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        if "spec.json" in files:
-            found.append(Path(folder).relative_to(root).as_posix())
-            subfolders.clear()
-    yield from sorted(found)
-
-
-def read_run(root: Path, path: str) -> RunRecord | Problem:
-    """The run in `root / path`; a Problem if its spec.json cannot be read, for then nobody knows what it is."""
-    folder = root / path
+def read_run(root: Path, directory: RunDirectory) -> RunRecord | Problem:
+    """The run in `directory`; a Problem if its spec.json cannot be read, for then nobody knows what it is."""
+    path = directory.path.relative_to(root).as_posix()
     try:
-        stored = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+        stored = json.loads(directory.spec_file.read_text(encoding="utf-8"))
         spec, run_id = JobSpec.model_validate(stored["spec"]), str(stored["id"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -154,31 +142,31 @@ def read_run(root: Path, path: str) -> RunRecord | Problem:
     faults: list[tuple[ProblemKind, str]] = []
     if hashlib.sha256(canonical_json(stored["spec"]).encode()).hexdigest()[:16] != run_id:
         faults.append(("hash", f"{path}/spec.json was changed: its hash is not its id {run_id}"))
-    status = _read_object(folder, path, "status.json", faults)
-    manifest = _read_object(folder, path, "manifest.json", faults)
-    done = _read_object(folder, path, "DONE", faults)
-    is_done = (folder / "DONE").exists()
+    manifest = _read_object(directory.manifest_file, path, faults)
+    done = _read_object(directory.done_file, path, faults)
+    status = directory.read_status()
+    assert status is not None, f"{path} has a spec.json"
     evaluations: tuple[Evaluation, ...] = ()
-    if is_done and spec.phase == "finetune":
-        evaluations = _read_evaluations(folder / "eval.jsonl", f"{path}/eval.jsonl", spec, done, faults)
+    if status.state == "done" and spec.phase == "finetune":
+        evaluations = _read_evaluations(directory.eval_file, f"{path}/eval.jsonl", spec, done, faults)
     return RunRecord(
         path=path,
         id=run_id,
         spec=spec,
         config_hash=config_hash(spec.agent_config),
         plugins=tuple(stored.get("plugins") or ()),
-        state="done" if is_done else str(status.get("state", "queued")),
         status=status,
-        finished=done.get("finished"),
+        finished=str(done.get("finished", "")),
         manifest=manifest,
         evaluations=evaluations,
         faults=tuple(faults),
     )
 
 
-def _read_object(folder: Path, path: str, name: str, faults: list[tuple[ProblemKind, str]]) -> dict[str, Any]:
+def _read_object(file: Path, path: str, faults: list[tuple[ProblemKind, str]]) -> dict[str, Any]:
+    name = file.name
     try:
-        value = json.loads((folder / name).read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -43,6 +43,23 @@ class Selection(Spec):
 EVERYTHING = Selection()
 
 
+def make_selection(
+    agents: Sequence[str] | None,
+    domains: Sequence[str] | None,
+    tasks: Sequence[str] | None,
+    seeds: Sequence[int] | None,
+    snapshot: int | None,
+) -> Selection:
+    """The selection of these; None or empty takes what was found."""
+    return Selection(
+        agents=tuple(agents) if agents else None,
+        domains=tuple(domains) if domains else None,
+        tasks=tuple(tasks) if tasks else None,
+        seeds=tuple(seeds) if seeds else None,
+        snapshot=snapshot,
+    )
+
+
 @dataclass(frozen=True)
 class AgentKey:
     """One agent of a report.

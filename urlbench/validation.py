@@ -30,10 +30,15 @@ def find_problems(results: "Results") -> list[Problem]:
 
 
 class Commands:
-    """Writes `urlbench run` command lines for cells of `results`."""
+    """Writes `urlbench run` command lines for cells of `results`.
 
-    def __init__(self, results: "Results") -> None:
-        self._results = results
+    Args:
+        results: whose cells.
+        overrides: whether to name the changes to the agent's defaults; looking them up imports the agent.
+    """
+
+    def __init__(self, results: "Results", *, overrides: bool = True) -> None:
+        self._results, self._overrides = results, overrides
         self._agent_flags: dict[str, list[str]] = {}
 
     def run(self, agent: AgentKey, tasks: Sequence[str], seeds: Sequence[int], *, rerun: bool = False) -> str:
@@ -59,8 +64,9 @@ class Commands:
         if not of_agent:
             return []
         flags = [word for plugin in of_agent[0].plugins for word in ("--plugin", plugin)]
+        if not self._overrides:
+            return flags
         try:
-            # Imports the agent, torch included, which a report never does while nothing is missing.
             default = resolve_config(load_agent(agent.name), self._results.preset).model_dump(mode="json")
         except (UserError, ImportError):
             return flags
@@ -71,12 +77,17 @@ class Commands:
         return flags
 
 
-def seeds_flag(seeds: Sequence[int]) -> str:
-    """What `--seeds` takes for exactly these: `3-3` for one seed (3 alone would be 0 to 2), `0-4`, `0,2,5`."""
-    ordered = sorted(seeds)
-    if ordered == list(range(ordered[0], ordered[-1] + 1)):
-        return f"{ordered[0]}-{ordered[-1]}"
-    return ",".join(map(str, ordered))
+def seeds_flag(seeds: Iterable[int]) -> str:
+    """What `--seeds` takes for exactly these: `0-4,7` for 0 to 4 and 7, but `7-7` for 7 alone (7 means 0 to 6)."""
+    spans: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if spans and seed == spans[-1][1] + 1:
+            spans[-1][1] = seed
+        else:
+            spans.append([seed, seed])
+    if len(spans) == 1:
+        return f"{spans[0][0]}-{spans[0][1]}"
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def _cell_problems(results: "Results", commands: Commands, agent: AgentKey, task: str, seed: int) -> Iterator[Problem]:
@@ -99,12 +110,12 @@ def _cell_problems(results: "Results", commands: Commands, agent: AgentKey, task
     run = runs[0]
     for kind, fault in run.faults:
         yield problem(kind, f"{cell}: {fault}; remove the folder {run.path} and make the run again with", run.path)
-    if run.state == "failed":
-        reason = run.status.get("message") or "no reason was recorded"
+    if run.status.state == "failed":
+        reason = run.status.message or "no reason was recorded"
         yield problem("failed", f"{cell}: {run.path} failed ({reason}); try again with", run.path, rerun=True)
-    elif run.state != "done":
-        reached = f"at frame {run.status.get('frame', 0)} of {run.spec.protocol.finetune_frames}"
-        yield problem("unfinished", f"{cell}: {run.path} is {run.state} {reached}; go on with", run.path)
+    elif run.status.state != "done":
+        reached = f"at frame {run.status.frame} of {run.spec.protocol.finetune_frames}"
+        yield problem("unfinished", f"{cell}: {run.path} is {run.status.state} {reached}; go on with", run.path)
 
 
 def _conflicts(results: "Results") -> Iterator[Problem]:

@@ -1,0 +1,159 @@
+"""Where a report's numbers come from: the commands, versions, git states, hardware, seeds and run ids.
+
+Everything is taken from the runs and the installed packages, never from the clock, so the same runs give
+the same bytes.
+"""
+
+import hashlib
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import urlbench
+from urlbench.plan import format_frames
+from urlbench.results import Results
+from urlbench.run_records import RunRecord
+from urlbench.selection import Selection
+from urlbench.validation import Commands, seeds_flag
+
+_REPORT_PACKAGES = ("numpy", "scipy", "rliable", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is said about the origin of a report.
+
+    Attributes:
+        short: one line for the foot of every table and figure.
+        entries: (name, values) pairs; the full account.
+    """
+
+    short: str
+    entries: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def lines(self) -> list[str]:
+        """The full account, one line a value."""
+        return [f"{name}: {value}" for name, values in self.entries for value in values]
+
+
+def report_command(
+    root: Path, suite: str, preset: str, selection: Selection, ci: str, reps: int, allow_partial: bool
+) -> str:
+    """The command line that makes the same report."""
+    words = ["urlbench", "report", "--suite", suite, "--preset", preset]
+    if root != Path("runs"):
+        words += ["--runs", str(root)]
+    choices = (("--agents", selection.agents), ("--domains", selection.domains), ("--tasks", selection.tasks))
+    for flag, names in choices:
+        if names:
+            words += [flag, ",".join(names)]
+    if selection.seeds:
+        words += ["--seeds", seeds_flag(selection.seeds)]
+    if selection.snapshot is not None:
+        words += ["--snapshot", format_frames(selection.snapshot)]
+    words += ["--ci", ci, "--reps", str(reps)]
+    return shlex.join([*words, *(["--allow-partial"] if allow_partial else [])])
+
+
+def provenance(results: Results, command: str) -> Provenance:
+    """The origin of the runs that count in `results`."""
+    runs = results.usable_runs()
+    # Without overrides: looking them up imports torch, and a report is made without it.
+    commands = Commands(results, overrides=False)
+    versions = _versions(runs)
+    git = _distinct(_git(run.manifest.get("git")) for run in runs)
+    ids = sorted(run.id for run in runs)
+    fingerprint = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:8]
+    seeds = seeds_flag(run.spec.seed for run in runs)
+    environment = ", ".join(versions_of(run.spec.versions for run in runs))
+    short = (
+        f"urlbench {urlbench.__version__} · {results.suite.full_name}, preset {results.preset} · "
+        f"{len(runs)} runs [{fingerprint}], seeds {seeds} · {environment} · git {', '.join(git)} · {command}"
+    )
+    normaliser = results.suite.normaliser
+    entries = [
+        ("Report", [command]),
+        ("Made with", [f"urlbench {urlbench.__version__}, {', '.join(_installed())}"]),
+        (
+            "To make the runs",
+            [
+                f"{commands.run(agent, results.tasks, results.seeds)}  # configuration {agent.config_hash}"
+                for agent in results.agents
+                if agent.config_hash is not None
+            ],
+        ),
+        ("Suite", [f"{results.suite.full_name}, preset {results.preset}"]),
+        ("Normaliser", [f"{normaliser.name} version {normaliser.version} ({normaliser.source})"]),
+        ("Agents", [_agent_line(results, agent.label) for agent in results.agents]),
+        ("Versions of the runs", [", ".join(versions)]),
+        ("Git state of the runs", git),
+        ("Hardware of the runs", _distinct(_hardware(run.manifest.get("hardware")) for run in runs)),
+        ("Runs ended", _dates(runs)),
+        ("Run ids", [f"{len(ids)} runs, fingerprint {fingerprint}", *_wrapped(ids)]),
+    ]
+    return Provenance(short, tuple((name, tuple(values)) for name, values in entries))
+
+
+def versions_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    """`name version` for every package of the tables, all versions of a package in one entry."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for table in tables:
+        for name, version in table.items():
+            found[name].add(str(version))
+    return [f"{name} {' and '.join(sorted(versions))}" for name, versions in sorted(found.items())]
+
+
+def _versions(runs: Sequence[RunRecord]) -> list[str]:
+    tables: list[Mapping[str, Any]] = []
+    for run in runs:
+        recorded = run.manifest.get("packages", run.manifest.get("versions"))
+        python = {"python": run.manifest["python"]} if "python" in run.manifest else {}
+        tables.append({**(recorded if isinstance(recorded, Mapping) else {}), **run.spec.versions, **python})
+    return versions_of(tables)
+
+
+def _installed() -> list[str]:
+    return [f"{package} {metadata.version(package)}" for package in _REPORT_PACKAGES]
+
+
+def _agent_line(results: Results, label: str) -> str:
+    agent = next(agent for agent in results.agents if agent.label == label)
+    runs = [run for task in results.tasks for seed in results.seeds if (run := results.run(label, task, seed))]
+    if agent.config_hash is None:
+        return f"{label}: no runs"
+    start = f"from the snapshot at {results.snapshot} frames" if agent.pretrains else "without pretraining"
+    return (
+        f"{label}: configuration {agent.config_hash}, {start}, {len(runs)} runs, "
+        f"seeds {seeds_flag(run.spec.seed for run in runs) or 'none'}"
+    )
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return sorted(set(texts)) or ["unknown"]
+
+
+def _git(state: Any) -> str:
+    if not isinstance(state, Mapping):
+        return str(state) if state else "unknown"
+    commit = str(state.get("commit") or "unknown")
+    return commit[:12] + (" with uncommitted changes" if state.get("dirty") else "")
+
+
+def _hardware(hardware: Any) -> str:
+    if not isinstance(hardware, Mapping):
+        return str(hardware) if hardware else "unknown"
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted(hardware.items()) if value is not None)
+
+
+def _dates(runs: Sequence[RunRecord]) -> list[str]:
+    days = sorted({run.finished[:10] for run in runs})
+    return [" to ".join(dict.fromkeys((days[0], days[-1])))] if days else ["unknown"]
+
+
+def _wrapped(ids: Sequence[str], per_line: int = 6) -> list[str]:
+    return [" ".join(ids[start : start + per_line]) for start in range(0, len(ids), per_line)]

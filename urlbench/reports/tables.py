@@ -1,0 +1,141 @@
+"""The tables of a report, as text cells that Markdown and LaTeX render alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from urlbench.reports.statistics import AGGREGATES, CiMethod, Estimate, Floats, TaskMean, aggregate, task_mean
+from urlbench.results import Results, ScoreMatrix
+
+_CI_WORDS = {
+    "stratified": "stratified bootstrap over runs, task by task",
+    "cluster": "cluster bootstrap over (domain, pretraining seed); agents without pretraining: over runs, task by task",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: for file names and labels.
+        title: without the marks for reduced or partial results.
+        rows: each as long as `header`.
+        notes: sentences below the table.
+    """
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def estimates_of(
+    matrices: Mapping[str, ScoreMatrix], ci: CiMethod, reps: int
+) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
+    """The aggregates over all tasks, and the mean score of each domain; both by agent label."""
+    overall = {label: aggregate(matrix, ci, reps) for label, matrix in matrices.items()}
+    domains = {
+        label: {
+            domain: aggregate(matrix.select(_tasks_of(matrix, domain)), ci, reps)["Mean"]
+            for domain in dict.fromkeys(matrix.domains)
+        }
+        for label, matrix in matrices.items()
+    }
+    return overall, domains
+
+
+def tasks_table(matrices: Mapping[str, ScoreMatrix]) -> Table:
+    """Final return per task: mean ± standard error (n)."""
+    first = next(iter(matrices.values()))
+    rows = []
+    for index, task in enumerate(first.tasks):
+        cells = [format_mean(task_mean(matrix.returns[:, index])) for matrix in matrices.values()]
+        rows.append((first.domains[index], task, *cells, f"{first.references[index]:g}"))
+    notes = ["Mean undiscounted return of the final evaluation ± standard error over runs (n = number of runs)."]
+    if any(np.count_nonzero(~np.isnan(matrix.returns), axis=0).min() < 2 for matrix in matrices.values()):
+        notes.append("A single run has no standard error.")
+    return Table(
+        "tasks", "Final return per task", ("domain", "task", *matrices, "reference"), tuple(rows), tuple(notes)
+    )
+
+
+def aggregates_table(overall: Mapping[str, Mapping[str, Estimate]], ci: CiMethod, reps: int) -> Table:
+    """IQM, median, mean and optimality gap of the normalised scores."""
+    rows = [
+        (label, *(format_estimate(estimates[name]) for name in AGGREGATES), str(estimates["IQM"].n_runs))
+        for label, estimates in overall.items()
+    ]
+    notes = (interval_words(ci, reps), *_estimate_notes({label: list(row.values()) for label, row in overall.items()}))
+    return Table("aggregates", "Normalised score, all tasks", ("agent", *AGGREGATES, "runs"), tuple(rows), notes)
+
+
+def domains_table(domains: Mapping[str, Mapping[str, Estimate]], ci: CiMethod, reps: int) -> Table:
+    """Mean normalised score of each domain."""
+    names = tuple(next(iter(domains.values())))
+    rows = [(label, *(format_estimate(row[name]) for name in names)) for label, row in domains.items()]
+    notes = (interval_words(ci, reps), *_estimate_notes({label: list(row.values()) for label, row in domains.items()}))
+    return Table("domains", "Mean normalised score per domain", ("agent", *names), tuple(rows), notes)
+
+
+def curve_tables(results: Results) -> list[Table]:
+    """For each agent: the return on each task at each evaluation of the fine-tuning."""
+    protocol = results.suite.protocols[results.preset]
+    frames = range(protocol.eval_every_frames, protocol.finetune_frames + 1, protocol.eval_every_frames)
+    return [
+        Table(
+            f"curve-{agent.label}",
+            f"Return during fine-tuning, {agent.label}",
+            ("task", *(f"{frame:,}" for frame in frames)),
+            tuple(
+                (task, *(format_mean(task_mean(values)) for values in curve(results, agent.label, task, frames).T))
+                for task in results.tasks
+            ),
+            ("Columns are fine-tuning frames; mean return ± standard error over runs (n = number of runs).",),
+        )
+        for agent in results.agents
+    ]
+
+
+def curve(results: Results, agent: str, task: str, frames: Sequence[int]) -> Floats:
+    """Mean returns of an agent's runs on a task at the evaluations `frames`, [runs, frames]."""
+    rows = []
+    for seed in results.seeds:
+        run = results.run(agent, task, seed)
+        if run is not None:
+            by_frame = {evaluation.frame: evaluation.mean for evaluation in run.evaluations}
+            rows.append([by_frame[frame] for frame in frames])
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(frames))
+
+
+def interval_words(ci: CiMethod, reps: int) -> str:
+    """What the brackets of an estimate mean."""
+    return f"[low, high]: 95 % percentile interval, {_CI_WORDS[ci]}, {reps:,} repetitions."
+
+
+def format_mean(mean: TaskMean) -> str:
+    """`312.4 ± 20.1 (n=3)`; without a standard error for one run; a dash for none."""
+    if mean.mean is None:
+        return "— (n=0)"
+    error = "" if mean.standard_error is None else f" ± {mean.standard_error:.1f}"
+    return f"{mean.mean:.1f}{error} (n={mean.n})"
+
+
+def format_estimate(estimate: Estimate) -> str:
+    """`0.512 [0.401, 0.613]`; `0.512 [no interval]` or a dash where there is none."""
+    if estimate.value is None:
+        return "—"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f} [no interval]"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _estimate_notes(rows: Mapping[str, Sequence[Estimate]]) -> list[str]:
+    notes = [f"{label}: {note}." for label, row in rows.items() for note in {e.note: None for e in row} if note]
+    return [f"Score = return / reference. {notes[0]}", *notes[1:]] if notes else ["Score = return / reference."]
+
+
+def _tasks_of(matrix: ScoreMatrix, domain: str) -> list[str]:
+    return [task for task, its_domain in zip(matrix.tasks, matrix.domains, strict=True) if its_domain == domain]
