@@ -115,9 +115,7 @@ class DmcEnvironment:
             if timestep.step_type is dm_env.StepType.LAST:
                 self._over = True
                 break
-        return TimeStep(
-            self._flat(timestep.observation), float(reward), float(timestep.discount), False, self._over
-        )
+        return TimeStep(self._flat(timestep.observation), float(reward), float(timestep.discount), False, self._over)
 
     def control(self, action: Array) -> Array:
         """What the physics receives for `action` [A]: [-1, 1] mapped linearly to its ranges, float64 [A].

@@ -49,9 +49,7 @@ def upright_reward(torso_zz: float) -> float:
     Args:
         torso_zz: cosine of the angle between the torso's z axis and the world's, in [-1, 1].
     """
-    reward: float = rewards.tolerance(
-        torso_zz, bounds=(1, float("inf")), margin=2, value_at_margin=0, sigmoid="linear"
-    )
+    reward: float = rewards.tolerance(torso_zz, bounds=(1, float("inf")), margin=2, value_at_margin=0, sigmoid="linear")
     return reward
 
 

@@ -26,9 +26,7 @@ def make(task: str, seed: int) -> control.Environment:
         return suite.load("walker", task, task_kwargs={"random": seed, "time_limit": _TIME_LIMIT})
     assert task == "flip", task
     physics = walker.Physics.from_xml_string(*walker.get_model_and_assets())
-    return control.Environment(
-        physics, Flip(random=seed), time_limit=_TIME_LIMIT, control_timestep=_CONTROL_TIMESTEP
-    )
+    return control.Environment(physics, Flip(random=seed), time_limit=_TIME_LIMIT, control_timestep=_CONTROL_TIMESTEP)
 
 
 def flip_reward(stand_reward: float, angular_momentum: float) -> float:

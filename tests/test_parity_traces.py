@@ -1,0 +1,128 @@
+"""Our environments reproduce the recorded ones; URLBENCH_TRACES names the folder of recordings."""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import parity_traces
+import pytest
+
+FOLDER = parity_traces.trace_folder(Path(__file__).parent / "data" / "traces")
+
+
+class Summary:
+    """What was compared and what was not; printed at the end of the session."""
+
+    def __init__(self) -> None:
+        self.largest: dict[str, dict[str, float]] = {}
+        self.checked = 0
+
+    def add(self, name: str, largest: dict[str, float]) -> None:
+        kind = name.partition("/")[0].partition(":")[0]
+        kept = self.largest.setdefault(kind, {})
+        for what, difference in largest.items():
+            kept[what] = max(kept.get(what, 0.0), difference)
+        self.checked += 1
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        skipped, absent = parity_traces.not_covered(FOLDER), parity_traces.listed_but_absent(FOLDER)
+        terminalreporter.section("parity with recorded environments")
+        terminalreporter.line(f"{self.checked} of {len(parity_traces.checks(FOLDER))} checks of {FOLDER} passed")
+        for kind, largest in sorted(self.largest.items()):
+            shown = ", ".join(f"{what} {difference:.1e}" for what, difference in largest.items() if difference)
+            terminalreporter.line(f"{kind}: largest differences {shown or 'none, all equal bit for bit'}")
+        terminalreporter.line(f"{len(skipped)} files or sections not covered: nothing reads them yet")
+        for name in skipped:
+            terminalreporter.line(f"  not covered: {name}")
+        for name in absent:
+            terminalreporter.line(f"  listed in manifest.json but absent: {name}")
+
+
+@pytest.fixture(scope="session")
+def summary(request: pytest.FixtureRequest) -> Summary:
+    summary = Summary()
+    request.config.pluginmanager.register(summary)
+    return summary
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with parity_traces.checking_process() as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("name", parity_traces.checks(FOLDER))
+def test_our_environments_reproduce_the_recording(name: str, pool: ProcessPoolExecutor, summary: Summary) -> None:
+    summary.add(name, pool.submit(parity_traces.check, FOLDER, name).result())
+
+
+# --- The checker itself: that it notices ------------------------------------------------------------
+
+SUBSET = Path(__file__).parent / "data" / "traces"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder with one probe and one trajectory."""
+    for name in ("probes/walker_flip.npz", "states/walker_flip__uniform_seed1.npz"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(SUBSET / name, tmp_path / name)
+    return tmp_path
+
+
+def _shift(path: Path, key: str, row: int, by: float) -> None:
+    with np.load(path) as file:
+        trace = {name: file[name] for name in file.files}
+    trace[key][row] += by
+    np.savez(path, **trace)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "by", "complaint"),
+    [
+        ("states/walker_flip__uniform_seed1.npz", "observation", 1e-3, "observation after 7 steps"),
+        ("states/walker_flip__uniform_seed1.npz", "reward", 1e-3, "reward after 7 steps"),
+        ("states/walker_flip__uniform_seed1.npz", "ctrl", 1e-6, "ctrl after 8 steps"),
+        ("states/walker_flip__uniform_seed1.npz", "step_type", 1, "step_type after 7 steps"),
+        ("states/walker_flip__uniform_seed1.npz", "qvel", 1e-6, "one-step qvel one step from row 6"),
+        ("probes/walker_flip.npz", "reward_static", 1e-8, "reward static probe 7"),
+        ("probes/walker_flip.npz", "reward_after_step", 1e-6, "reward after step probe 7"),
+    ],
+)
+def test_a_changed_recording_is_noticed(
+    copy: Path, pool: ProcessPoolExecutor, name: str, key: str, by: float, complaint: str
+) -> None:
+    _shift(copy / name, key, 7, by)
+    with pytest.raises(AssertionError, match=complaint):
+        pool.submit(parity_traces.check, copy, name).result()
+
+
+def test_a_file_that_is_not_the_listed_one_is_noticed(copy: Path) -> None:
+    shutil.copy(SUBSET / "manifest.json", copy)
+    assert parity_traces.check(copy, "manifest.json") == {}
+    assert "facts.json" in parity_traces.listed_but_absent(copy)
+    _shift(copy / "probes/walker_flip.npz", "qpos", 0, 1.0)
+    with pytest.raises(AssertionError, match="walker_flip.npz is not the file"):
+        parity_traces.check(copy, "manifest.json")
+
+
+def test_files_of_other_suites_are_named_not_ignored(copy: Path) -> None:
+    (copy / "metaworld").mkdir()
+    (copy / "metaworld" / "goals.npz").touch()
+    shutil.copy(SUBSET / "facts.json", copy)
+    uncovered = parity_traces.not_covered(copy)
+    assert "metaworld/goals.npz" in uncovered
+    assert "facts.json:pixels_ar2" in uncovered
+    assert not any("walker_flip" in name for name in uncovered)
+
+
+def test_a_missing_and_an_empty_folder_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("URLBENCH_TRACES", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        parity_traces.trace_folder(SUBSET)
+    monkeypatch.setenv("URLBENCH_TRACES", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="holds no trace"):
+        parity_traces.trace_folder(SUBSET)
