@@ -333,7 +333,7 @@ def _check_episodes(comparison: Comparison, environment: Any, facts: dict[str, A
 
 
 def _check_zero_actions(comparison: Comparison, facts: dict[str, float]) -> dict[str, float]:
-    """Quadruped jump stands through an episode of zero actions; the lift range is asymmetric, so there are two zeros."""
+    """An episode of quadruped jump with zero actions; the lift range is asymmetric, so there are two zeros."""
     environment = _make("quadruped_jump", 1, 1, "urlb")
     spec = environment.environment.action_spec()
     scaled = np.zeros(environment.action_dim, np.float32)

@@ -105,7 +105,7 @@ def test_a_file_that_is_not_the_listed_one_is_noticed(copy: Path) -> None:
     assert parity_traces.check(copy, "manifest.json") == {}
     assert "facts.json" in parity_traces.listed_but_absent(copy)
     _shift(copy / "probes/walker_flip.npz", "qpos", 0, 1.0)
-    with pytest.raises(AssertionError, match="walker_flip.npz is not the file"):
+    with pytest.raises(AssertionError, match="is not the file"):
         parity_traces.check(copy, "manifest.json")
 
 

@@ -8,15 +8,15 @@ import os
 # States need no rendering, and without this dm_control looks for OpenGL libraries at import and warns.
 os.environ.setdefault("MUJOCO_GL", "disabled")
 
-from collections.abc import Mapping  # noqa: E402
-from typing import Any  # noqa: E402
+from collections.abc import Mapping
+from typing import Any
 
-import dm_env  # noqa: E402
-import numpy as np  # noqa: E402
+import dm_env
+import numpy as np
 
-from urlbench.errors import unknown_name  # noqa: E402
-from urlbench.suites import jaco, quadruped, walker  # noqa: E402
-from urlbench.types import Array, TimeStep  # noqa: E402
+from urlbench.errors import unknown_name
+from urlbench.suites import jaco, quadruped, walker
+from urlbench.types import Array, TimeStep
 
 TASKS = tuple(
     f"{domain}_{name}"
@@ -128,7 +128,7 @@ class DmcEnvironment:
 
     def random_state(self) -> dict[str, Any]:
         """The state of the stream that the next `reset` draws from, as plain JSON values."""
-        state: dict[str, Any] = self._random.get_state(legacy=False)  # type: ignore[assignment]
+        state: dict[str, Any] = self._random.get_state(legacy=False)
         key, position = state["state"]["key"], state["state"]["pos"]
         return {
             "bit_generator": state["bit_generator"],

@@ -12,6 +12,7 @@ Three variants:
   differ from ExORL's from the second reset on.
 """
 
+import logging
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -44,6 +45,10 @@ TASKS = tuple(TARGETS)
 # Where the hand starts, pointing down, m.
 _HAND_URLB = BoundingBox(lower=(-0.1, -0.1, 0.2), upper=(0.1, 0.1, 0.4))
 _HAND_EXORL = BoundingBox(lower=(-0.2, -0.2, 0.02), upper=(0.2, 0.2, 0.4))
+
+
+# A reset tries poses of the arm until one can be reached, and dm_control logs a warning for each that cannot.
+logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith("Failed to converge after"))
 
 
 class _Workspace(NamedTuple):
