@@ -1,0 +1,238 @@
+"""A suite and two agents that run in milliseconds without MuJoCo, for tests of everything around them.
+
+Suite `toy-states`: a point on a line is pushed by the action; the reward is higher near the task's place. Agent
+`toy` learns a linear model with momentum and dropout, so weights, optimiser, counters and generators all matter
+for what comes next; `toy-fail` raises for one seed. Give this file to `--plugin`, or import it as a module.
+"""
+
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+
+import numpy as np
+import torch
+
+from urlbench.registry import register_agent, register_suite
+from urlbench.seeding import derive_seed
+from urlbench.types import (
+    Actor,
+    Agent,
+    AgentContext,
+    AgentSpec,
+    Array,
+    Domain,
+    Normaliser,
+    Protocol,
+    Schedule,
+    Spec,
+    Suite,
+    Task,
+    TimeStep,
+)
+
+EPISODE_FRAMES = 20
+PLACES = {"ball_left": -1.0, "ball_right": 1.0, "cube_near": 0.5, "cube_far": 2.0}
+
+
+class ToyEnvironment:
+    """A point with noise-free dynamics and a random start; observation [4], action [2]."""
+
+    observation_shape: tuple[int, ...] = (4,)
+    observation_dtype: np.dtype[Any] = np.dtype(np.float32)
+    action_dim = 2
+
+    def __init__(self, task: str, seed: int, action_repeat: int) -> None:
+        self._place, self.action_repeat = PLACES[task], action_repeat
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+        self._frame = EPISODE_FRAMES
+        self._position = self._speed = np.zeros(2)
+
+    def _timestep(self, reward: float) -> TimeStep:
+        observation = np.concatenate([self._position, self._speed]).astype(np.float32)
+        return TimeStep(observation, reward, 1.0, self._frame == 0, self._frame >= EPISODE_FRAMES)
+
+    def reset(self) -> TimeStep:
+        self._frame, self._position, self._speed = 0, self._rng.normal(size=2), np.zeros(2)
+        return self._timestep(0.0)
+
+    def step(self, action: Array) -> TimeStep:
+        if self._frame >= EPISODE_FRAMES:
+            raise RuntimeError("the episode is over")
+        assert action.shape == (2,)
+        assert action.dtype == np.float32
+        self._speed = 0.9 * self._speed + 0.1 * np.clip(action, -1, 1)
+        self._position = self._position + self._speed
+        self._frame += self.action_repeat
+        return self._timestep(float(np.exp(-abs(self._position[0] - self._place))))
+
+    def random_state(self) -> dict[str, Any]:
+        return dict(self._rng.bit_generator.state)
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        self._rng.bit_generator.state = state
+
+
+def make_environment(task: str, seed: int, action_repeat: int) -> ToyEnvironment:
+    return ToyEnvironment(task, seed, action_repeat)
+
+
+class ToyConfig(Spec):
+    """Settings of the toy agents."""
+
+    schedule: Schedule = Schedule(
+        update_every_frames=3, seed_frames=45, batch_size=4, batch_length=5, replay_capacity_steps=200
+    )
+    learning_rate: float = 0.01
+    noise: float = 0.3
+    fail_seed: int = 1
+    fail_update: int = 5
+    nan_update: int | None = None
+
+
+class ToyActor(Actor):
+    """Acts by the weights plus noise; remembers its last action."""
+
+    def __init__(self, agent: "ToyAgent", evaluation: bool, seed: int) -> None:
+        self._agent, self._evaluation = agent, evaluation
+        self._generator = torch.Generator().manual_seed(seed)
+        self._last = torch.zeros(2)
+        self._offset = torch.zeros(2)
+
+    def begin_episode(self) -> None:
+        self._last = torch.zeros(2)
+        self._offset = torch.randn(2, generator=self._generator)
+
+    @torch.no_grad()
+    def act(self, observation: Array, step: int) -> Array:
+        mean = self._agent.model(torch.as_tensor(observation))[:2] + 0.1 * self._last
+        noise = 0.0 if self._evaluation else self._agent.config.noise
+        draw = torch.randn(2, generator=self._generator)
+        self._last = torch.tanh(mean + noise * (draw + self._offset) + 0.001 * (step % 7))
+        return self._last.numpy()
+
+    def after_step(self, step: int) -> None:
+        if step % 8 == 0:
+            self._offset = torch.randn(2, generator=self._generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self._last, "offset": self._offset, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._last, self._offset = state["last"], state["offset"]
+        self._generator.set_state(state["generator"])
+
+
+class ToyAgent(Agent):
+    """Learns to predict the next observation and reward with noisy inputs."""
+
+    fails = False
+
+    def __init__(self, context: AgentContext, config: ToyConfig) -> None:
+        self.context, self.config, self.schedule = context, config, config.schedule
+        self._generator = torch.Generator().manual_seed(derive_seed(context.seed, "toy"))
+        self.model = torch.nn.Linear(4, 5)
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=self._generator))
+        self._optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.updates = 0
+
+    def actor(self, *, evaluation: bool, seed: int) -> Actor:
+        return ToyActor(self, evaluation, seed)
+
+    def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
+        self.updates += 1
+        if self.fails and self.context.seed == self.config.fail_seed and self.updates == self.config.fail_update:
+            raise ValueError("the toy agent fails on purpose")
+        observation, reward = torch.as_tensor(batch["observation"]), torch.as_tensor(batch["reward"])
+        keep = torch.rand(observation.shape, generator=self._generator) > 0.1
+        predicted = self.model(observation * keep)[:, :-1]
+        target = torch.cat([observation[:, 1:], reward[:, 1:, None]], -1)
+        loss = (predicted - target).square().mean()
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        if self.updates == self.config.nan_update:
+            loss = loss * torch.nan
+        return {"loss": loss, "updates_of_agent": self.updates}
+
+    def for_finetuning(self, context: AgentContext) -> Agent:
+        agent = type(self)(context, self.config)
+        agent.model.load_state_dict(self.model.state_dict())
+        return agent
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+        self.updates = state["updates"]
+
+
+class FailingAgent(ToyAgent):
+    """Raises in one update of one seed."""
+
+    fails = True
+
+
+def _protocol(preset: str, pretrain: int, finetune: int) -> Protocol:
+    return Protocol(
+        preset=preset,
+        description="tiny",
+        pretrain_frames=pretrain,
+        snapshots=(pretrain // 2, pretrain),
+        finetune_frames=finetune,
+        eval_every_frames=finetune // 4,
+        eval_episodes=3,
+    )
+
+
+SUITE = Suite(
+    name="toy-states",
+    version=1,
+    description="a point on a line",
+    observation="states",
+    action_repeat=1,
+    domains=(
+        Domain(name="ball", primal_task="ball_left", episode_frames=EPISODE_FRAMES),
+        Domain(name="cube", primal_task="cube_near", episode_frames=EPISODE_FRAMES),
+    ),
+    tasks=tuple(Task(name=name, domain=name.partition("_")[0], description="be there") for name in PLACES),
+    protocols={
+        "paper": _protocol("paper", 400, 240),
+        "small": _protocol("small", 200, 160),
+        "smoke": _protocol("smoke", 100, 80),
+    },
+    normaliser=Normaliser(
+        name="toy-expert", version=1, source="made up", references=dict.fromkeys(PLACES, float(EPISODE_FRAMES))
+    ),
+    environment=f"{__name__}:make_environment",
+    packages=("numpy",),
+)
+
+
+def _agent(name: str, build: type[ToyAgent], description: str) -> AgentSpec:
+    return AgentSpec(
+        name=name,
+        description=description,
+        paper="none",
+        observations=("states",),
+        pretrains=True,
+        config=ToyConfig,
+        build=build,
+        presets={},
+    )
+
+
+TOY = _agent("toy", ToyAgent, "learns a linear model")
+TOY_FAIL = _agent("toy-fail", FailingAgent, "raises in one update of one seed")
+
+register_suite(SUITE)
+register_agent(TOY)
+register_agent(TOY_FAIL)
