@@ -318,14 +318,14 @@ def _collect(
     strays = [run for run in everything if lies_below(run.path, suite, preset) and not belongs(run, suite, preset)]
     runs = [run for run in everything if belongs(run, suite, preset)]
     keys = agent_keys(runs, selection.agents)
-    if not any(key.config_hash for key in keys) and not loose and not strays:
-        raise UserError(nothing_found(everything, root, suite, preset, selection))
     pretrains = {(key.name, key.config_hash): key.pretrains for key in keys}
     runs = [run for run in runs if (run.spec.agent, run.config_hash) in pretrains]
     tasks = wanted_tasks(suite, runs, selection)
     own_domains = {suite.task(task).domain for task in tasks}
     found_seeds = {run.spec.seed for run in runs if run.spec.domain in own_domains}
     seeds = sorted(found_seeds if selection.seeds is None else set(selection.seeds))
+    if not (keys and tasks and seeds) and not loose and not strays:
+        raise UserError(nothing_found(everything, root, suite, preset, selection))
     return Results(
         root=root,
         suite=suite,
