@@ -20,11 +20,11 @@ from typing import IO, Literal, Protocol as TypingProtocol
 from urlbench.errors import UserError
 from urlbench.store import RunDirectory
 from urlbench.types import Job, Plan
+from urlbench.worker import EXIT_INTERRUPTED
 
 JobState = Literal["waiting", "running", "done", "failed", "interrupted", "blocked"]
 Device = Literal["auto", "cpu", "cuda"]
 
-INTERRUPTED_EXIT_CODE = 75
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 60.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -67,7 +67,7 @@ class JobView:
     @property
     def log(self) -> Path:
         """Where the worker's output goes."""
-        return self.directory.path / "log.txt"
+        return self.directory.log_file
 
 
 class Listener(TypingProtocol):
@@ -86,6 +86,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     slot: int
+    log_start: int
     started: float = field(default_factory=time.monotonic)
 
 
@@ -176,21 +177,22 @@ class Executor:
             return JobView(job, directory, "waiting")
         return JobView(job, directory, "failed", status.message)
 
+    def check_identities(self) -> None:
+        """UserError if a directory of the plan belongs to a job with another specification; writes nothing."""
+        for view in self.views:
+            if view.directory.spec_file.exists():
+                view.directory.prepare(view.job)
+
     def prepare(self) -> None:
         """Create the run directories of the jobs to run, so that every job is visible as queued.
 
         Raises:
             UserError: if a directory belongs to a job with another specification, or cannot be written.
         """
+        self.check_identities()
         for view in self.views:
             if view.state == "waiting":
-                try:
-                    view.directory.prepare(view.job)
-                except OSError as error:
-                    raise UserError(
-                        f"cannot write the run directory {view.directory.path}: {error.strerror or error}; "
-                        "make room or give a folder that can be written with --runs."
-                    ) from error
+                view.directory.prepare(view.job)
 
     def run(self) -> None:
         """Run until every job has ended or cannot start; Ctrl-C and SIGTERM stop the workers in good order."""
@@ -275,7 +277,7 @@ class Executor:
             env=self._environment(os.environ, slot),
             start_new_session=True,
         )
-        self._workers.append(_Worker(view, process, log, slot))
+        self._workers.append(_Worker(view, process, log, slot, log.tell()))
         self._set(view, "running")
 
     def _environment(self, base: Mapping[str, str], slot: int) -> dict[str, str]:
@@ -296,7 +298,7 @@ class Executor:
         status = view.directory.read_status()
         if code == 0 and status is not None and status.state == "done":
             self._set(view, "done")
-        elif code == INTERRUPTED_EXIT_CODE or (stopping and code < 0):
+        elif code == EXIT_INTERRUPTED or (stopping and code < 0):
             self._set(view, "interrupted", stopping or "its worker was asked to stop")
         elif code < 0:
             name = signal.Signals(-code).name
@@ -304,7 +306,7 @@ class Executor:
             self._set(view, "failed", f"its worker was ended by {name}{hint}; the same command continues it")
         else:
             message = status.message if status is not None and status.state == "failed" else ""
-            self._set(view, "failed", message or f"its worker ended with exit code {code}")
+            self._set(view, "failed", message or _last_line(view.log, worker.log_start) or f"exit code {code}")
 
     def _block(self, queue: deque[JobView], reason: str) -> None:
         while queue:
@@ -326,6 +328,12 @@ class Executor:
             worker.process.kill()
             worker.process.wait()
             self._collect(worker, stopping=reason)
+
+
+def _last_line(log: Path, start: int) -> str:
+    """The last line that a worker wrote; "" if it wrote nothing."""
+    lines = log.read_bytes()[start:].decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def set_aside(folder: Path) -> Path:

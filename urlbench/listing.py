@@ -1,17 +1,18 @@
-"""`urlbench list` and `urlbench show`: what there is, and what it is made of."""
+"""`urlbench list` and `urlbench show`: what there is, and what it is made of.
 
-from typing import Any, Literal
+Lists come at once, so what only `show` needs is imported there.
+"""
+
+from typing import Any
 
 from urlbench import registry
-from urlbench.config import flatten, resolve_config
 from urlbench.errors import unknown_name
-from urlbench.plan import format_frames
 
-Kind = Literal["suites", "agents", "tasks"]
+KINDS = ("suites", "agents", "tasks")
 
 
-def list_rows(kind: Kind) -> list[dict[str, str]]:
-    """What `urlbench list` shows, as rows with the same keys.
+def list_rows(kind: str) -> list[dict[str, str]]:
+    """What `urlbench list` shows of one of `KINDS`, as rows with the same keys.
 
     Suites and agents are not imported for this; tasks import the definitions of the suites.
     """
@@ -40,6 +41,8 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     Raises:
         UserError: for an unknown kind or name.
     """
+    from urlbench.config import resolve_config
+
     if kind == "suite":
         return registry.load_suite(name).model_dump(mode="json")
     if kind != "agent":
@@ -58,6 +61,8 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 def format_suite(suite: dict[str, Any]) -> str:
     """The text of `urlbench show suite`."""
+    from urlbench.plan import format_frames
+
     normaliser = suite["normaliser"]
     lines = [
         f"{suite['name']}@{suite['version']}: {suite['description']}",
@@ -88,6 +93,8 @@ def format_suite(suite: dict[str, Any]) -> str:
 
 def format_agent(agent: dict[str, Any]) -> str:
     """The text of `urlbench show agent`."""
+    from urlbench.config import flatten
+
     lines = [
         f"{agent['name']}: {agent['description']}",
         f"paper: {agent['paper']}",

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from urlbench.executor import JobState, JobView
 from urlbench.plan import format_frames
+from urlbench.store import budget_frames
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -51,13 +52,13 @@ class Tracker:
             status = view.directory.read_status()
             self._first_frames[view.job.id] = status.frame if status is not None else 0
         elif view.state == "done" and view.seconds > 0:
-            frames = budget_frames(view) - self._first_frames.get(view.job.id, 0)
+            frames = budget_frames(view.job.spec) - self._first_frames.get(view.job.id, 0)
             self._group_speeds[_group(view)].append(frames / view.seconds)
 
     def remaining_seconds(self, view: JobView) -> float | None:
         """Seconds that a running job will still take; None if its speed is not known yet."""
         speed = self.speeds.get(view.job.id)
-        return (budget_frames(view) - self.frames.get(view.job.id, 0)) / speed if speed else None
+        return (budget_frames(view.job.spec) - self.frames.get(view.job.id, 0)) / speed if speed else None
 
     def total_remaining_seconds(self) -> float | None:
         """Seconds until all jobs are done; None while a kind of job has not been measured yet."""
@@ -75,7 +76,7 @@ class Tracker:
                 speeds = measured.get(_group(view))
                 if not speeds:
                     return None
-                seconds.append(budget_frames(view) * len(speeds) / sum(speeds))
+                seconds.append(budget_frames(view.job.spec) * len(speeds) / sum(speeds))
         return max(longest, sum(seconds) / self.workers)
 
     def counts(self) -> str:
@@ -83,12 +84,6 @@ class Tracker:
         states: list[JobState] = ["done", "running", "waiting", "failed", "interrupted", "blocked"]
         counted = [(state, sum(view.state == state for view in self.views)) for state in states]
         return ", ".join(f"{number} {state}" for state, number in counted if number) + f" of {len(self.views)} jobs"
-
-
-def budget_frames(view: JobView) -> int:
-    """Frames that a job takes from its start to its end."""
-    protocol = view.job.spec.protocol
-    return protocol.pretrain_frames if view.job.spec.phase == "pretrain" else protocol.finetune_frames
 
 
 def format_seconds(seconds: float | None) -> str:
@@ -151,7 +146,7 @@ def _how_far(tracker: Tracker, view: JobView) -> str:
     frames, speed = tracker.frames.get(view.job.id, 0), tracker.speeds.get(view.job.id)
     rate = f"{speed:.0f} frames/s" if speed else "starting"
     left = format_seconds(tracker.remaining_seconds(view))
-    return f"{frames:,} of {format_frames(budget_frames(view))} frames, {rate}, time left: {left}"
+    return f"{frames:,} of {format_frames(budget_frames(view.job.spec))} frames, {rate}, time left: {left}"
 
 
 class LiveDisplay:
@@ -210,8 +205,8 @@ class LiveDisplay:
             frames, speed = self._tracker.frames.get(view.job.id, 0), self._tracker.speeds.get(view.job.id)
             table.add_row(
                 view.job.label,
-                ProgressBar(total=budget_frames(view), completed=frames, width=20),
-                f"{frames:,}/{format_frames(budget_frames(view))}",
+                ProgressBar(total=budget_frames(view.job.spec), completed=frames, width=20),
+                f"{frames:,}/{format_frames(budget_frames(view.job.spec))}",
                 f"{speed:.0f}" if speed else "starting",
                 format_seconds(self._tracker.remaining_seconds(view)),
             )

@@ -11,10 +11,12 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urlbench.errors import UserError, unknown_name
-from urlbench.types import AgentSpec, Suite
+
+if TYPE_CHECKING:
+    from urlbench.types import AgentSpec, Suite
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,12 @@ def _register(kind: str, name: str, entry: Entry) -> None:
     table[name] = entry
 
 
-def register_agent(spec: AgentSpec) -> None:
+def register_agent(spec: "AgentSpec") -> None:
     """Make `spec` known by its name; UserError if the name is taken."""
     _register("agent", spec.name, Entry(spec, spec.description, f"plugin {spec.build.__module__}"))
 
 
-def register_suite(suite: Suite) -> None:
+def register_suite(suite: "Suite") -> None:
     """Make `suite` known by its name; UserError if the name is taken."""
     _register("suite", suite.name, Entry(suite, suite.description, "plugin"))
 
@@ -98,15 +100,20 @@ def _load(kind: str, name: str) -> Any:
     return load_attribute(target) if isinstance(target, str) else target
 
 
-def load_suite(name: str) -> Suite:
+def load_suite(name: str) -> "Suite":
     """The suite of that name; UserError with a suggestion if there is none."""
+    # Here and not above: pydantic and NumPy would double the time of `urlbench list`.
+    from urlbench.types import Suite
+
     suite = _load("suite", name)
     assert isinstance(suite, Suite), f"{name!r} is registered as a suite but is a {type(suite).__name__}"
     return suite
 
 
-def load_agent(name: str) -> AgentSpec:
+def load_agent(name: str) -> "AgentSpec":
     """The agent of that name; UserError with a suggestion if there is none."""
+    from urlbench.types import AgentSpec
+
     spec = _load("agent", name)
     assert isinstance(spec, AgentSpec), f"{name!r} is registered as an agent but is a {type(spec).__name__}"
     return spec
@@ -128,7 +135,8 @@ def load_plugin(plugin: str) -> None:
     try:
         if is_file:
             spec = importlib.util.spec_from_file_location(name, path)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             spec.loader.exec_module(module)

@@ -367,7 +367,8 @@ class Job(Spec):
     def label(self) -> str:
         """A short name for people: `choreographer finetune walker_walk seed 0`."""
         where = self.spec.domain if self.spec.phase == "pretrain" else self.spec.task
-        return f"{self.spec.agent} {self.spec.phase} {where} seed {self.spec.seed}"
+        start = f" from {self.spec.snapshot_frames}" if self.spec.snapshot_frames else ""
+        return f"{self.spec.agent} {self.spec.phase} {where}{start} seed {self.spec.seed}"
 
 
 class Plan(Spec):

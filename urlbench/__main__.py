@@ -1,0 +1,5 @@
+"""`python -m urlbench` is the command `urlbench`."""
+
+from urlbench.cli import main
+
+main()

@@ -1,0 +1,366 @@
+"""The command line. Nothing heavy is imported before a command needs it, so that help and lists come at once."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from urlbench import __version__
+from urlbench.cli_options import (
+    MANY,
+    AgentOption,
+    ConfigOption,
+    DeviceOption,
+    DomainOption,
+    JsonOption,
+    OverrideOption,
+    PhaseOption,
+    PluginOption,
+    PresetOption,
+    RunsOption,
+    SeedOption,
+    SnapshotsOption,
+    SuiteOption,
+    TaskOption,
+    ThreadsOption,
+    WorkersOption,
+)
+from urlbench.errors import IncompleteError, UserError, unknown_name
+
+if TYPE_CHECKING:
+    from urlbench.plan import PhaseChoice, PlanRequest
+
+app = typer.Typer(
+    name="urlbench",
+    help="Pretrain, fine-tune, evaluate and report agents of unsupervised reinforcement learning.",
+    epilog="Exit codes: 0 complete, 1 failures, 2 usage, 3 incomplete.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if version:
+        print(f"urlbench {__version__}")
+        raise typer.Exit
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(help="suites, agents or tasks; nothing for suites and agents")] = "",
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+) -> None:
+    """List suites, agents and tasks."""
+    from urlbench.listing import KINDS, format_rows, list_rows
+
+    if kind and kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS, see="urlbench list --help")
+    _load_plugins(plugin)
+    if kind:
+        rows = list_rows(kind)
+        _print_json(rows) if as_json else print(format_rows(rows))
+        return
+    lists = {one: list_rows(one) for one in ("suites", "agents")}
+    if as_json:
+        _print_json(lists)
+    else:
+        print("\n".join(f"{one}:\n{format_rows(rows)}" for one, rows in lists.items()))
+        print("tasks: urlbench list tasks")
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(help="suite or agent")],
+    name: Annotated[str, typer.Argument(help="its name")],
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Show all about a suite (tasks, budgets, normaliser) or an agent (paper, configuration)."""
+    from urlbench.listing import describe, format_agent, format_suite
+
+    _load_plugins(plugin)
+    description = describe(kind, name)
+    if as_json:
+        _print_json(description)
+    else:
+        print(format_suite(description) if kind == "suite" else format_agent(description))
+
+
+@app.command()
+def plan(
+    suite: SuiteOption,
+    agent: AgentOption,
+    seeds: SeedOption,
+    domains: DomainOption = None,
+    tasks: TaskOption = None,
+    preset: PresetOption = "paper",
+    phase: PhaseOption = "all",
+    snapshots: SnapshotsOption = "last",
+    override: OverrideOption = None,
+    config: ConfigOption = None,
+    plugin: PluginOption = None,
+    runs: RunsOption = Path("runs"),
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what `run` with the same options would do, and what it would cost; changes nothing."""
+    from urlbench.cost import forecast, format_forecast
+    from urlbench.executor import Executor, default_options
+    from urlbench.plan import make_plan
+    from urlbench.run_command import check_folder, describe_request
+
+    request = _request(suite, agent, seeds, domains, tasks, preset, phase, snapshots, override, config, plugin)
+    made = make_plan(request)
+    options = default_options(workers, threads, device)
+    root = check_folder(runs)
+    executor = Executor(made, root, options)
+    executor.check_identities()
+    result = forecast(root, executor.views)
+    if as_json:
+        jobs = [{"id": job.id, "path": job.path, "label": job.label} for job in made.jobs]
+        totals = {"total_hours": result.total_hours, "total_bytes": result.total_bytes}
+        _print_json({**result.model_dump(mode="json"), **totals, "plan": jobs})
+    else:
+        print(describe_request(request, made))
+        print(format_forecast(result, options.workers))
+
+
+@app.command()
+def run(
+    suite: SuiteOption,
+    agent: AgentOption,
+    seeds: SeedOption,
+    domains: DomainOption = None,
+    tasks: TaskOption = None,
+    preset: PresetOption = "paper",
+    phase: PhaseOption = "all",
+    snapshots: SnapshotsOption = "last",
+    override: OverrideOption = None,
+    config: ConfigOption = None,
+    plugin: PluginOption = None,
+    runs: RunsOption = Path("runs"),
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    rerun: Annotated[
+        Literal["failed", "stale"] | None,
+        typer.Option("--rerun", help="failed: run failed jobs again; stale: move runs of other versions aside."),
+    ] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop everything at the first failure.")] = False,
+) -> None:
+    """Run everything that is not done yet; the same command again continues, or does nothing."""
+    from urlbench.executor import default_options
+    from urlbench.plan import make_plan
+    from urlbench.run_command import check_folder, describe_request, run_plan
+
+    request = _request(suite, agent, seeds, domains, tasks, preset, phase, snapshots, override, config, plugin)
+    options = default_options(workers, threads, device, fail_fast)
+    root = check_folder(runs)
+    made = make_plan(request)
+    print(describe_request(request, made), flush=True)
+    raise typer.Exit(run_plan(made, root, options, rerun))
+
+
+@app.command()
+def status(
+    runs: RunsOption = Path("runs"),
+    suite: Annotated[str | None, typer.Option("--suite", help="Only runs of this suite.")] = None,
+    agent: Annotated[list[str] | None, typer.Option("--agent", help=f"Only runs of this agent. {MANY}")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Only runs of this preset.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds while something runs.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how all runs stand, as a task x seed grid, from the files alone."""
+    from urlbench.status import format_overview, read_overview
+
+    while True:
+        overview = read_overview(runs, suite, _words(agent), preset)
+        if as_json:
+            _print_json(overview.model_dump(mode="json"))
+        else:
+            print(("\x1b[H\x1b[2J" if watch and sys.stdout.isatty() else "") + format_overview(overview), flush=True)
+        if not watch or not overview.active:
+            return
+        time.sleep(2)
+
+
+@app.command()
+def logs(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="a job id, the beginning of one, or a run directory")],
+    runs: RunsOption = Path("runs"),
+    lines: Annotated[int, typer.Option("--lines", help="How many of the last lines.", min=1)] = 40,
+) -> None:
+    """Show where the log of a run is, and its end."""
+    from urlbench.status import find_run, tail
+
+    directory = find_run(runs, run_name)
+    text = tail(directory.log_file, lines)
+    print(f"{directory.log_file}\n{text}")
+
+
+@app.command()
+def validate(
+    runs: RunsOption = Path("runs"),
+    suite: Annotated[str | None, typer.Option("--suite", help="Only this suite.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Only this preset.")] = None,
+    agents: Annotated[list[str] | None, typer.Option("--agents", help=f"Expect these agents. {MANY}")] = None,
+    domains: DomainOption = None,
+    tasks: TaskOption = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Expect these seeds.")] = None,
+    snapshot: Annotated[str | None, typer.Option("--snapshot", help="Fine-tuned from this one, such as 2M.")] = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Name every gap, duplicate, NaN, wrong frame count and mix of versions, with the command that mends it."""
+    from urlbench.plan import parse_frames, parse_seeds
+    from urlbench.results import validate as find_problems
+
+    _load_plugins(plugin)
+    problems = find_problems(
+        runs,
+        suite,
+        preset,
+        _words(agents),
+        domains=_words(domains),
+        tasks=_words(tasks),
+        seeds=parse_seeds(seeds) if seeds else None,
+        snapshot=parse_frames(snapshot) if snapshot else None,
+    )
+    if as_json:
+        _print_json([problem.model_dump(mode="json") for problem in problems])
+    else:
+        print("\n".join(map(str, problems)) if problems else "complete: no gaps, no damage, no mixtures")
+    raise typer.Exit(3 if problems else 0)
+
+
+@app.command()
+def report(
+    suite: SuiteOption,
+    runs: RunsOption = Path("runs"),
+    preset: PresetOption = "paper",
+    agents: Annotated[list[str] | None, typer.Option("--agents", help=f"These agents, in this order. {MANY}")] = None,
+    domains: DomainOption = None,
+    tasks: TaskOption = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Expect these seeds of everybody.")] = None,
+    snapshot: Annotated[str | None, typer.Option("--snapshot", help="Fine-tuned from this one, such as 2M.")] = None,
+    ci: Annotated[
+        Literal["stratified", "cluster"], typer.Option("--ci", help="What the bootstrap of the intervals resamples.")
+    ] = "stratified",
+    reps: Annotated[int, typer.Option("--reps", help="Bootstrap repetitions.")] = 50_000,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help=f"md, latex, png, pdf [default: all]. {MANY}")
+    ] = None,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Report gaps, stamped PARTIAL.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to [default: reports in the runs folder]")] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write tables and figures with intervals and where they come from; refuses incomplete results."""
+    from urlbench.plan import parse_frames, parse_seeds
+    from urlbench.reports.report import FORMATS, make_report
+
+    _load_plugins(plugin)
+    files = make_report(
+        runs,
+        suite,
+        _words(agents),
+        preset,
+        out,
+        ci,
+        reps,
+        _words(formats) or FORMATS,
+        allow_partial,
+        domains=_words(domains),
+        tasks=_words(tasks),
+        seeds=parse_seeds(seeds) if seeds else None,
+        snapshot=parse_frames(snapshot) if snapshot else None,
+    )
+    print("report:")
+    for file in files:
+        print(f"  {file}")
+
+
+@app.command()
+def doctor(runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+    """Check this machine: versions, devices, room, and one step of an environment."""
+    from urlbench.doctor import run_checks
+
+    checks = []
+    for check in run_checks(runs):
+        checks.append(check)
+        if not as_json:
+            print(f"{check.result:<8} {check.name}: {check.detail}", flush=True)
+    if as_json:
+        _print_json([check.model_dump(mode="json") for check in checks])
+    raise typer.Exit(1 if any(check.result == "failed" for check in checks) else 0)
+
+
+def _request(
+    suite: str,
+    agent: list[str],
+    seeds: str,
+    domains: list[str] | None,
+    tasks: list[str] | None,
+    preset: str,
+    phase: "PhaseChoice",
+    snapshots: str,
+    override: list[str] | None,
+    config: str | None,
+    plugin: list[str] | None,
+) -> "PlanRequest":
+    from urlbench.plan import PlanRequest, parse_seeds
+
+    return PlanRequest(
+        suite=suite,
+        agents=_words(agent),
+        domains=_words(domains),
+        tasks=_words(tasks),
+        seeds=parse_seeds(seeds),
+        preset=preset,
+        phase=phase,
+        snapshots=snapshots,
+        overrides=tuple(override or ()),
+        config_file=config,
+        plugins=_plugins(plugin),
+    )
+
+
+def _words(values: Iterable[str] | None) -> tuple[str, ...]:
+    """The values of a repeatable option, each split at its commas."""
+    return tuple(word.strip() for value in values or () for word in value.split(",") if word.strip())
+
+
+def _plugins(values: Iterable[str] | None) -> tuple[str, ...]:
+    """Plugins as a worker in another folder finds them: files by their absolute path."""
+    return tuple(str(Path(value).resolve()) if value.endswith(".py") else value for value in values or ())
+
+
+def _load_plugins(values: Iterable[str] | None) -> None:
+    if values:
+        from urlbench.registry import load_plugin
+
+        for plugin in _plugins(values):
+            load_plugin(plugin)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; errors that are the user's to solve are one line on stderr, without a traceback."""
+    try:
+        app(args=arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(3 if isinstance(error, IncompleteError) else 2)
+    sys.exit(0)

@@ -1,0 +1,32 @@
+"""The options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+MANY = "Several: repeat the option, or separate by commas."
+SuiteOption = Annotated[str, typer.Option("--suite", help="The suite to run; see: urlbench list suites")]
+AgentOption = Annotated[list[str], typer.Option("--agent", help=f"The agent to run. {MANY}")]
+DomainOption = Annotated[list[str] | None, typer.Option("--domains", help=f"Only these domains. {MANY}")]
+TaskOption = Annotated[list[str] | None, typer.Option("--tasks", help=f"Only these tasks. {MANY}")]
+SeedOption = Annotated[str, typer.Option("--seeds", help="10 is 0 to 9; 0-4 and 3,7 are explicit.")]
+PresetOption = Annotated[str, typer.Option("--preset", help="Budgets: paper, or a reduced one such as small, smoke.")]
+PhaseOption = Annotated[Literal["pretrain", "finetune", "all"], typer.Option("--phase", help="What to run.")]
+SnapshotsOption = Annotated[str, typer.Option("--snapshots", help="Fine-tune from: last, all, or such as 100k,2M.")]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", help="agent.key=value, or AGENT_NAME.key=value with several agents. Repeatable."),
+]
+ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML file: agent names with keys below them.")]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="Python file or module that registers agents or suites. Repeatable."),
+]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Jobs at the same time [default: one per GPU, else one per core]")
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads of a worker [default: 1]")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

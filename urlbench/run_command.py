@@ -1,0 +1,142 @@
+"""`urlbench run`: prepare the run directories, run what is left, and say how it ended."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+from urlbench.errors import UserError
+from urlbench.executor import Executor, ExecutorOptions, JobView, exit_code, set_aside, usable_cores
+from urlbench.plan import PlanRequest, format_frames
+from urlbench.progress import Tracker, make_display
+from urlbench.registry import load_suite
+from urlbench.store import RunDirectory
+from urlbench.types import Plan
+
+_ORPHAN_SECONDS = 10.0
+Rerun = Literal["failed", "stale"]
+
+
+def describe_request(request: PlanRequest, plan: Plan) -> str:
+    """What the request came to: every name, every seed and the number of jobs."""
+    specs = [job.spec for job in plan.jobs]
+    pretrainings = sum(spec.phase == "pretrain" for spec in specs)
+    snapshots = sorted({spec.snapshot_frames for spec in specs if spec.snapshot_frames})
+    tasks = list(dict.fromkeys(spec.task for spec in specs if spec.phase == "finetune"))
+    lines = [
+        f"suite {specs[0].suite}, preset {request.preset}: "
+        f"{len(specs)} jobs, {pretrainings} pretrain and {len(specs) - pretrainings} finetune",
+        f"agents: {', '.join(dict.fromkeys(spec.agent for spec in specs))}",
+        f"domains: {', '.join(dict.fromkeys(spec.domain for spec in specs))}",
+        *([f"tasks: {', '.join(tasks)}"] if tasks else []),
+        *([f"snapshots: {', '.join(map(format_frames, snapshots))}"] if snapshots else []),
+        f"seeds: {', '.join(map(str, request.seeds))}",
+    ]
+    if request.preset != "paper":
+        protocol = load_suite(request.suite).protocols[request.preset]
+        lines.append(f"REDUCED BUDGET: {protocol.description}; marked in every result, never mixed with the paper's")
+    return "\n".join(lines)
+
+
+def run_plan(plan: Plan, root: Path, options: ExecutorOptions, rerun: Rerun | None) -> int:
+    """Run what is left of the plan; the exit code.
+
+    Args:
+        plan: all jobs, also those that are done.
+        root: folder of all runs.
+        options: of this machine.
+        rerun: `failed` runs jobs again that have failed; `stale` moves directories of other versions or
+            specifications aside and runs their jobs from nothing.
+
+    Raises:
+        UserError: if a run directory belongs to something else or cannot be written.
+    """
+    if rerun == "stale":
+        _set_others_aside(plan, root)
+    _wait_for_orphans(plan, root)
+    executor = Executor(plan, root, options, retry_failed=rerun == "failed")
+    executor.prepare()
+    views = executor.views
+    total, done = len(views), sum(view.state == "done" for view in views)
+    if done == total:
+        print(f"nothing to do: all {total} jobs are done")
+        return 0
+    old_failures = [view for view in views if view.state == "failed"]
+    left = sum(view.state == "waiting" for view in views)
+    if left:
+        _announce(total, done, left, options)
+        tracker = Tracker(views, options.workers)
+        with make_display(tracker, sys.stdout) as display:
+            executor.listener = display
+            executor.run()
+    _summarise(executor, old_failures, root)
+    return exit_code(views)
+
+
+def _wait_for_orphans(plan: Plan, root: Path) -> None:
+    """Give workers whose `urlbench run` was killed the time to notice it, save and end."""
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    running = [RunDirectory(root / job.path) for job in plan.jobs]
+    while running := [one for one in running if (status := one.read_status()) and status.state == "running"]:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.2)
+
+
+def _set_others_aside(plan: Plan, root: Path) -> None:
+    for job in plan.jobs:
+        directory = RunDirectory(root / job.path)
+        if directory.spec_file.exists() and _stored_id(directory) != job.id:
+            with directory.lock():
+                print(f"moved aside: {directory.path} is now {set_aside(directory.path)}")
+
+
+def _stored_id(directory: RunDirectory) -> str | None:
+    """The id in spec.json, also one that this version of urlbench would refuse to read; None if damaged."""
+    try:
+        stored = json.loads(directory.spec_file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return str(stored["id"]) if isinstance(stored, dict) and "id" in stored else None
+
+
+def _announce(total: int, done: int, left: int, options: ExecutorOptions) -> None:
+    print(
+        f"{left} of {total} jobs to run, {done} are done; {options.workers} at a time, {options.threads} thread(s) each"
+    )
+    if options.gpus:
+        print(f"GPUs shared out: {', '.join(options.gpus)}")
+    cores = usable_cores()
+    if options.workers * options.threads > cores:
+        print(
+            f"note: {options.workers} workers of {options.threads} thread(s) are more than the {cores} cores; "
+            "everything will be slower than with --workers and --threads left away"
+        )
+    sys.stdout.flush()
+
+
+def _summarise(executor: Executor, old_failures: list[JobView], root: Path) -> None:
+    views = executor.views
+    failed = [view for view in views if view.state == "failed"]
+    for view in failed:
+        again = ", in an earlier run" if view in old_failures else ""
+        print(f"failed{again}: {view.job.label}\n    reason: {view.reason or 'none given'}\n    log: {view.log}")
+    for view in views:
+        if view.state in ("blocked", "interrupted"):
+            print(f"{view.state}: {view.job.label}: {view.reason}")
+    done = sum(view.state == "done" for view in views)
+    print(f"{done} of {len(views)} jobs are done, in {root}")
+    if failed:
+        print("failed jobs are not run again by themselves: mend the cause, then the same command with --rerun failed")
+    if executor.interrupted:
+        print("stopped on request; everything is saved, and the same command continues where it stopped")
+    elif exit_code(views) == 3:
+        print("not everything has run; the same command continues")
+
+
+def check_folder(root: Path) -> Path:
+    """The runs folder as an absolute path; UserError if it is a file."""
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{str(root)!r} is a file; give --runs a folder.")
+    return root.resolve()

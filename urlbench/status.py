@@ -1,0 +1,183 @@
+"""`urlbench status` and `urlbench logs`: how the runs of a folder stand, from their files alone."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+from urlbench.errors import UserError
+from urlbench.identity import config_hash
+from urlbench.plan import format_frames
+from urlbench.store import RunDirectory, RunStore
+from urlbench.types import Job, Phase, Spec
+
+State = Literal["done", "running", "queued", "failed", "stale", "interrupted", "damaged"]
+
+
+class RunStatus(Spec):
+    """How one run stands.
+
+    Attributes:
+        agent: `name-config8`.
+        state: `stale` is a run whose process is gone without a word, `damaged` one with unreadable files.
+        path: the run directory, relative to the runs folder.
+        message: why it failed or stopped.
+        log: the worker's output, relative to the runs folder.
+    """
+
+    id: str
+    suite: str
+    agent: str
+    preset: str
+    phase: Phase
+    domain: str
+    task: str
+    snapshot_frames: int
+    seed: int
+    state: State
+    frame: int
+    budget_frames: int
+    frames_per_second: float | None
+    message: str
+    path: str
+    log: str
+
+
+class Overview(Spec):
+    """All runs of a folder.
+
+    Attributes:
+        unreadable: one sentence for each folder that nobody can say the run of.
+    """
+
+    runs: tuple[RunStatus, ...]
+    unreadable: tuple[str, ...]
+
+    @property
+    def active(self) -> bool:
+        """True while something runs."""
+        return any(run.state == "running" for run in self.runs)
+
+
+def read_overview(
+    root: Path, suite: str | None = None, agents: tuple[str, ...] = (), preset: str | None = None
+) -> Overview:
+    """The state of every run below `root`, of a suite, some agents or a preset only if they are named.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"there is no runs folder {str(root)!r}; give another one with --runs, or start: urlbench run")
+    runs, unreadable = [], []
+    for directory in RunStore(root).directories():
+        try:
+            job = directory.read_job(root)
+        except UserError as error:
+            unreadable.append(str(error))
+            continue
+        spec = job.spec
+        if suite not in (None, spec.suite, spec.suite.partition("@")[0]) or preset not in (None, spec.protocol.preset):
+            continue
+        if agents and spec.agent not in agents:
+            continue
+        runs.append(_run_status(job, directory))
+    return Overview(runs=tuple(runs), unreadable=tuple(unreadable))
+
+
+def _run_status(job: Job, directory: RunDirectory) -> RunStatus:
+    spec, status, message = job.spec, directory.read_status(), ""
+    assert status is not None, f"{directory.path} has lost its spec.json"
+    state: str = status.state
+    try:
+        directory.is_done()
+    except UserError as error:
+        state, message = "damaged", str(error)
+    return RunStatus.model_validate(
+        {
+            "id": job.id,
+            "suite": spec.suite,
+            "agent": f"{spec.agent}-{config_hash(spec.agent_config)}",
+            "preset": spec.protocol.preset,
+            "phase": spec.phase,
+            "domain": spec.domain,
+            "task": spec.task,
+            "snapshot_frames": spec.snapshot_frames,
+            "seed": spec.seed,
+            "state": state,
+            "frame": status.frame,
+            "budget_frames": status.budget_frames,
+            "frames_per_second": status.frames_per_second if state == "running" else None,
+            "message": message or status.message,
+            "path": job.path,
+            "log": f"{job.path}/{directory.log_file.name}",
+        }
+    )
+
+
+def format_overview(overview: Overview) -> str:
+    """A task × seed grid for every suite, preset and agent, then what went wrong and where its log is."""
+    groups: dict[tuple[str, str, str], list[RunStatus]] = defaultdict(list)
+    for run in overview.runs:
+        groups[run.suite, run.preset, run.agent].append(run)
+    blocks = ["\n".join(_grid(*key, runs)) for key, runs in groups.items()]
+    trouble = [
+        f"{run.state}: {run.path}\n    reason: {run.message or 'none given'}\n    log: {run.log}"
+        for run in overview.runs
+        if run.state in ("failed", "stale", "interrupted", "damaged")
+    ]
+    trouble += [f"unreadable: {sentence}" for sentence in overview.unreadable]
+    if trouble:
+        blocks.append("\n".join(trouble))
+    counts: Counter[str] = Counter(run.state for run in overview.runs)
+    numbers = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
+    blocks.append(f"{len(overview.runs)} runs" + (f": {numbers}" if numbers else ""))
+    return "\n\n".join(blocks)
+
+
+def _grid(suite: str, preset: str, agent: str, runs: list[RunStatus]) -> Iterator[str]:
+    reduced = "" if preset == "paper" else " (REDUCED BUDGET)"
+    yield f"{suite}  preset {preset}{reduced}  {agent}"
+    seeds = sorted({run.seed for run in runs})
+    cells: dict[str, dict[int, str]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: (run.domain, run.phase != "pretrain", run.task, run.snapshot_frames)):
+        row = f"pretrain {run.domain}" if run.phase == "pretrain" else f"finetune {run.task}"
+        if run.snapshot_frames:
+            row += f" from {format_frames(run.snapshot_frames)}"
+        percent = f" {100 * run.frame // max(run.budget_frames, 1)}%"
+        cells[row][run.seed] = run.state + ("" if run.state in ("done", "queued", "damaged") else percent)
+    head = max(len(row) for row in cells)
+    width = max(8, *(len(text) for row in cells.values() for text in row.values()))
+    yield " ".join([" " * head, *(f"{f'seed {seed}':<{width}}" for seed in seeds)]).rstrip()
+    for row, by_seed in cells.items():
+        yield " ".join([f"{row:<{head}}", *(f"{by_seed.get(seed, '-'):<{width}}" for seed in seeds)]).rstrip()
+
+
+def find_run(root: Path, name: str) -> RunDirectory:
+    """The run that `name` means: a job id, the beginning of one, or a path.
+
+    Raises:
+        UserError: if it means no run, or several.
+    """
+    for path in (Path(name), root / name):
+        if (path / "spec.json").is_file():
+            return RunDirectory(path)
+    overview = read_overview(root)
+    matching = [run for run in overview.runs if name and run.id.startswith(name)]
+    if not matching:
+        raise UserError(
+            f"{name!r} is neither a run directory nor the beginning of a job id; see: urlbench status --json"
+        )
+    if len(matching) > 1:
+        paths = ", ".join(run.path for run in matching[:3])
+        raise UserError(f"{name!r} begins the ids of {len(matching)} runs ({paths}); write more of the id.")
+    return RunDirectory(root / matching[0].path)
+
+
+def tail(file: Path, lines: int) -> str:
+    """The last lines of a file; UserError if there is none."""
+    try:
+        content = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no log {file} yet: the run has not started; see: urlbench status") from error
+    return "\n".join(content.splitlines()[-lines:])
