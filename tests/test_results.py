@@ -274,7 +274,7 @@ def test_partial_scores_leave_missing_cells_empty(grid):
 
 
 def test_nothing_found_names_the_presets_there_are(grid):
-    with pytest.raises(UserError, match="no runs of toy@1, preset 'paper'.*there are runs of preset smoke"):
+    with pytest.raises(UserError, match=r"no runs of toy@1, preset 'paper'.*there are runs of preset smoke"):
         collect(grid, "toy")
     with pytest.raises(UserError, match="no runs folder"):
         validate(grid / "elsewhere")
