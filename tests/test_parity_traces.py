@@ -54,6 +54,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("name", parity_traces.checks(FOLDER))
 def test_our_environments_reproduce_the_recording(name: str, pool: ProcessPoolExecutor, summary: Summary) -> None:
     summary.add(name, pool.submit(parity_traces.check, FOLDER, name).result())

@@ -13,7 +13,7 @@ Three variants:
 """
 
 import logging
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from dm_control import composer
@@ -73,7 +73,7 @@ def reach_reward(distance: float) -> float:
 
 
 class ReachBrick(reach.Reach):  # type: ignore[misc]  # dm_control has no types
-    """Bring the hand to a brick (or, drawing one more vector a reset, to a place: see `ReachPlace`)."""
+    """Bring the hand to a brick; the classes for a fixed place build on it."""
 
     def distance(self, physics: Any) -> float:
         """Between the hand's centre and the target, m."""
@@ -108,6 +108,7 @@ class ReachPlace(ReachPlaceExtraDraw):
 
 
 def _reach(task: str, variant: Variant) -> ReachBrick:
+    assert variant in get_args(Variant), f"variant {variant!r} is none of {get_args(Variant)}"
     position = TARGETS[task]
     settings = observations.PERFECT_FEATURES
     parts: dict[str, Any] = {
