@@ -25,6 +25,7 @@ from urlbench.worker import EXIT_INTERRUPTED
 JobState = Literal["waiting", "running", "done", "failed", "interrupted", "blocked"]
 Device = Literal["auto", "cpu", "cuda"]
 
+_ENDINGS = {"failed": "has failed", "interrupted": "was interrupted", "blocked": "could not start"}
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 60.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -253,7 +254,7 @@ class Executor:
             return None
         if parent.state in ("waiting", "running"):
             return ""
-        return f"its pretraining is {parent.state}: {parent.job.path}"
+        return f"its pretraining {_ENDINGS[parent.state]}: {parent.job.path}"
 
     def _start(self, view: JobView) -> None:
         slot = min(set(range(self.options.workers)) - {worker.slot for worker in self._workers})

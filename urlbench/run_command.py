@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -122,9 +123,8 @@ def _summarise(executor: Executor, old_failures: list[JobView], root: Path) -> N
     for view in failed:
         again = ", in an earlier run" if view in old_failures else ""
         print(f"failed{again}: {view.job.label}\n    reason: {view.reason or 'none given'}\n    log: {view.log}")
-    for view in views:
-        if view.state in ("blocked", "interrupted"):
-            print(f"{view.state}: {view.job.label}: {view.reason}")
+    for reason, number in Counter(view.reason for view in views if view.state == "blocked").items():
+        print(f"not started: {number} {'job' if number == 1 else 'jobs'}, {reason}")
     done = sum(view.state == "done" for view in views)
     print(f"{done} of {len(views)} jobs are done, in {root}")
     if failed:

@@ -171,7 +171,7 @@ class RunDirectory:
                 fields = ", ".join(_differences(stored["spec"], job.spec.model_dump(mode="json"))) or "its id"
                 raise UserError(
                     f"{self.path} belongs to another run, which differs in {fields}; "
-                    "choose another folder with --runs, or move this one away."
+                    "add --rerun stale to move it aside and run anew, or choose another folder with --runs."
                 )
             return
         try:
