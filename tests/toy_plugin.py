@@ -5,6 +5,7 @@ Suite `toy-states`: a point on a line is pushed by the action; the reward is hig
 for what comes next; `toy-fail` raises for one seed. Give this file to `--plugin`, or import it as a module.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
@@ -86,6 +87,7 @@ class ToyConfig(Spec):
     fail_seed: int = 1
     fail_update: int = 5
     nan_update: int | None = None
+    pause_seconds: float = 0.0
 
 
 class ToyActor(Actor):
@@ -103,6 +105,7 @@ class ToyActor(Actor):
 
     @torch.no_grad()
     def act(self, observation: Array, step: int) -> Array:
+        time.sleep(self._agent.config.pause_seconds)
         mean = self._agent.model(torch.as_tensor(observation))[:2] + 0.1 * self._last
         noise = 0.0 if self._evaluation else self._agent.config.noise
         draw = torch.randn(2, generator=self._generator)

@@ -216,7 +216,7 @@ class Replay:
 
     def _read(self, path: Path, length: int) -> dict[str, Array]:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 episode = {key: file[key] for key in self._shapes}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"the replay file {path} is damaged ({error})") from error
