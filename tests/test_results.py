@@ -90,7 +90,7 @@ def test_all_gaps_together_group_tasks_that_lack_the_same_seeds(grid):
         collect(grid, "toy", "smoke").scores()
     together = str(caught.value).split("All gaps together:\n")[1].splitlines()
     assert [line.split(" --preset")[0].strip() for line in together] == [
-        "urlbench run --suite toy --agent apt --tasks walker_walk --tasks walker_run --seeds 0-0",
+        "urlbench run --suite toy --agent apt --tasks walker_walk,walker_run --seeds 0-0",
         "urlbench run --suite toy --agent apt --tasks arm_left --seeds 0-1",
     ]
 

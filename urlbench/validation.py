@@ -44,9 +44,7 @@ class Commands:
     def run(self, agent: AgentKey, tasks: Sequence[str], seeds: Sequence[int], *, rerun: bool = False) -> str:
         """The command that makes the runs of `agent` on `tasks` with `seeds`."""
         results = self._results
-        words = ["urlbench", "run", "--suite", results.suite.name, "--agent", agent.name]
-        for task in tasks:
-            words += ["--tasks", task]
+        words = ["urlbench", "run", "--suite", results.suite.name, "--agent", agent.name, "--tasks", ",".join(tasks)]
         words += ["--seeds", seeds_flag(seeds), "--preset", results.preset]
         if agent.pretrains and results.snapshot != results.suite.protocols[results.preset].snapshots[-1]:
             words += ["--snapshots", format_frames(results.snapshot)]

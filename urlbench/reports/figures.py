@@ -74,6 +74,7 @@ def aggregates_figure(overall: Mapping[str, Mapping[str, Estimate]], title: str,
         axes.set_yticks(range(len(agents)), agents if column == 0 else [""] * len(agents))
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
+        axes.use_sticky_edges = False
         axes.margins(x=0.12)
         axes.locator_params(axis="x", nbins=4)
     return _finished(figure, height, "normalised score")
@@ -115,7 +116,7 @@ def curves_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
     palette = colours(labels)
     columns = min(4, len(results.tasks))
     rows = -(-len(results.tasks) // columns)
-    figure, height = _figure(max(5.0, 2.5 * columns), 0.7 + 2.0 * rows, title, foot)
+    figure, height = _figure(max(6.0, 1.4 + 2.3 * columns), 0.7 + 2.0 * rows, title, foot)
     for index, task in enumerate(results.tasks):
         axes = figure.add_subplot(rows, columns, index + 1)
         for label in labels:
@@ -127,8 +128,8 @@ def curves_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
         if index % columns == 0:
             axes.set_ylabel("return")
     if len(labels) > 1:
-        handles = figure.axes[0].get_legend_handles_labels()
-        figure.axes[0].legend(*handles, frameon=False, fontsize=7)
+        corner = figure.axes[columns - 1]
+        corner.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _finished(figure, height, "fine-tuning frames")
 
 

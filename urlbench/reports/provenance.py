@@ -112,8 +112,8 @@ def _versions(runs: Sequence[RunRecord]) -> list[str]:
     tables: list[Mapping[str, Any]] = []
     for run in runs:
         recorded = run.manifest.get("packages", run.manifest.get("versions"))
-        python = {"python": run.manifest["python"]} if "python" in run.manifest else {}
-        tables.append({**(recorded if isinstance(recorded, Mapping) else {}), **run.spec.versions, **python})
+        others = {name: run.manifest[name] for name in ("urlbench", "python") if name in run.manifest}
+        tables.append({**(recorded if isinstance(recorded, Mapping) else {}), **run.spec.versions, **others})
     return versions_of(tables)
 
 

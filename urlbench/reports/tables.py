@@ -112,7 +112,7 @@ def curve(results: Results, agent: str, task: str, frames: Sequence[int]) -> Flo
 
 def interval_words(ci: CiMethod, reps: int) -> str:
     """What the brackets of an estimate mean."""
-    return f"[low, high]: 95 % percentile interval, {_CI_WORDS[ci]}, {reps:,} repetitions."
+    return f"Intervals: 95 % percentile, {_CI_WORDS[ci]}, {reps:,} repetitions."
 
 
 def format_mean(mean: TaskMean) -> str:
