@@ -14,6 +14,7 @@ from urlbench.plan import parse_seeds
 from urlbench.results import collect, validate
 from urlbench.selection import Selection
 from urlbench.store import RunStore
+from urlbench.types import AgentSpec, Spec
 from urlbench.validation import seeds_flag
 
 REFERENCES = np.array([100.0, 200.0, 50.0])
@@ -290,3 +291,16 @@ def test_names_that_do_not_exist_are_refused(grid):
 @pytest.mark.parametrize("seeds", [[3], [0], [0, 1, 2], [1, 2, 5], [0, 2], [4, 1]])
 def test_seeds_flag_is_read_back_as_the_same_seeds(seeds):
     assert sorted(parse_seeds(seeds_flag(seeds))) == sorted(seeds)
+
+
+def test_the_command_names_overrides_and_plugins_of_the_runs(tmp_path, monkeypatch):
+    class Config(Spec):
+        lr: float = 0.1
+        name: str = "a"
+
+    spec = AgentSpec("apt", "", "", ("states",), True, Config, lambda context, config: None, {"smoke": {"name": "b"}})
+    monkeypatch.setattr("urlbench.validation.load_agent", lambda name: spec)
+    for seed in (0, 1):
+        job = make_job("apt", "arm_left", seed, config={"lr": 0.5, "name": "b"})
+        write_run(tmp_path, job.model_copy(update={"plugins": ("my agent.py",)}), done=seed == 0)
+    assert "--plugin 'my agent.py' -o agent.lr=0.5 --runs" in only_problem(tmp_path).command
