@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from urlbench.agents.actor_critic import (
     ActorCriticConfig,
     Critic,
+    StreamNorm,
     actor_loss,
     discount_weights,
     imagine,
@@ -64,6 +65,7 @@ class MetaController(nn.Module):
         self.actor = MLP(feat_dim, config.units, skills)
         self.critic = Critic(feat_dim, config)
         self.executor = NormalPolicy(feat_dim + skills, config.units, action_dim)
+        self.reward_norm = StreamNorm(1.0)  # as published: off, but for its 1e-8
 
     def make_optimisers(self, config: OptimiserConfig) -> dict[str, Optimiser]:
         """The `meta`, `executor` and `critic` optimisers that `learn` takes."""
@@ -100,7 +102,7 @@ class MetaController(nn.Module):
 
         discount = self.config.discount
         trajectory = imagine(world_model.rssm, start, policy, self.config.horizon, draws)
-        reward = world_model.reward(trajectory.feat)
+        reward = self.reward_norm(world_model.reward(trajectory.feat))
         value = self.critic.slow_value(trajectory.feat)
         target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
         entropy = torch.stack(entropies)

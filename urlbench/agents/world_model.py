@@ -89,7 +89,9 @@ def kl_balance(
 
 def preprocess(observation: Tensor) -> Tensor:
     """Images (uint8) to [-0.5, 0.5]; state observations as they are, neither normalised nor squashed."""
-    return observation.float() / 255 - 0.5 if observation.dtype == torch.uint8 else observation
+    if observation.dtype != torch.uint8:
+        return observation
+    return observation.to(torch.get_default_dtype()) / 255 - 0.5
 
 
 def clip_reward(reward: Tensor, how: Literal["identity", "sign", "tanh"]) -> Tensor:
