@@ -41,6 +41,7 @@ class ExecutorOptions:
         device: handed to the workers; `auto` is the GPU if there is one.
         gpus: identifiers for CUDA_VISIBLE_DEVICES, shared out among the workers; empty without GPUs.
         fail_fast: stop everything at the first failure.
+        worker: the command that runs one run directory.
     """
 
     workers: int
@@ -48,6 +49,7 @@ class ExecutorOptions:
     device: Device = "auto"
     gpus: tuple[str, ...] = ()
     fail_fast: bool = False
+    worker: tuple[str, ...] = (sys.executable, "-m", "urlbench.worker")
 
 
 @dataclass
@@ -259,8 +261,8 @@ class Executor:
     def _start(self, view: JobView) -> None:
         slot = min(set(range(self.options.workers)) - {worker.slot for worker in self._workers})
         command = [
-            sys.executable,
-            *("-m", "urlbench.worker", str(view.directory.path), "--runs", str(self.root)),
+            *self.options.worker,
+            *(str(view.directory.path), "--runs", str(self.root)),
             *("--threads", str(self.options.threads), "--device", self.options.device),
             *("--parent-pid", str(os.getpid())),
         ]
