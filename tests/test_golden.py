@@ -72,6 +72,7 @@ def summary(request: pytest.FixtureRequest) -> Summary:
     return summary
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("precision", golden_topics.PRECISIONS)
 @pytest.mark.parametrize("topic", golden_topics.topics(FOLDER))
 def test_our_parts_reproduce_the_published_numbers(topic: str, precision: str, summary: Summary) -> None:

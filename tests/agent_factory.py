@@ -1,0 +1,99 @@
+"""Agents, contexts and batches for the tests of agents: tiny, and the same for the same arguments."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from urlbench import registry
+from urlbench.agents.actor_critic import ActorCriticConfig
+from urlbench.agents.choreographer import ChoreographerConfig
+from urlbench.agents.skills import SkillConfig
+from urlbench.agents.world_model import WorldModelConfig
+from urlbench.config import resolve_config
+from urlbench.replay import aligned
+from urlbench.types import Actor, Agent, AgentContext, Array, ObservationKind, Spec
+
+TINY = ChoreographerConfig(
+    world_model=WorldModelConfig(deter=6, hidden=7, variables=3, classes=4, mlp_units=(8, 8), conv_depth=2),
+    skills=SkillConfig(codes=5, code_dim=3, units=(8, 8), resample_every=2),
+    actor_critic=ActorCriticConfig(units=(8, 8), horizon=3, slow_every=2),
+    entropy_neighbours=4,
+)
+
+
+def context(kind: ObservationKind = "states", *, seed: int = 0, collects: bool = True, repeat: int = 1) -> AgentContext:
+    """Where a tiny agent lives: 5 numbers or an image to see, 2 actions."""
+    shape = (5,) if kind == "states" else (3, 64, 64)
+    return AgentContext(kind, shape, action_dim=2, action_repeat=repeat, seed=seed, collects=collects)
+
+
+def smoke_config(name: str) -> Spec:
+    """The agent's smoke preset, with few channels."""
+    spec = registry.load_agent(name)
+    changes = {"world_model": {"conv_depth": 4}} if "world_model" in spec.config.model_fields else {}
+    return resolve_config(spec, "smoke", changes)
+
+
+def build(name: str, kind: ObservationKind = "states", *, seed: int = 0, collects: bool = True) -> Agent:
+    """The pretraining agent of that name with its smoke preset."""
+    return registry.load_agent(name).build(context(kind, seed=seed, collects=collects), smoke_config(name))
+
+
+def batch(kind: ObservationKind = "states", *, seed: int = 0, size: int = 3, length: int = 5) -> dict[str, Array]:
+    """A batch as a replay gives it, with rewards in [0, 1)."""
+    rng = np.random.default_rng(seed)
+    if kind == "states":
+        observation: Array = rng.normal(size=(size, length, 5)).astype(np.float32)
+    else:
+        observation = rng.integers(0, 256, size=(size, length, 3, 64, 64), dtype=np.uint8)
+    arrays = {
+        "observation": observation,
+        "action": rng.uniform(-1, 1, size=(size, length, 2)).astype(np.float32),
+        "reward": rng.random((size, length), np.float32),
+        "discount": np.ones((size, length), np.float32),
+        "is_first": np.arange(length) == np.zeros((size, 1)),
+    }
+    return {name: aligned(array) for name, array in arrays.items()}
+
+
+def tensors(**options: Any) -> dict[str, Tensor]:
+    """`batch` as tensors."""
+    return {name: torch.from_numpy(array) for name, array in batch(**options).items()}
+
+
+def stored(state: Mapping[str, Any]) -> dict[str, Any]:
+    """`state` after a trip through a file, read as checkpoints are: tensors and plain values only."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal bit for bit, through nested dictionaries and lists."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+def play(actor: Actor, kind: ObservationKind, *, first: int, steps: int, begin: bool = True) -> list[list[float]]:
+    """The actions of `steps` steps on given observations, the run's counter starting at `first`."""
+    observations = batch(kind, seed=99, size=1, length=first + steps)["observation"][0]
+    actions = []
+    if begin:
+        actor.begin_episode()
+    for step in range(first, first + steps):
+        action = actor.act(observations[step], step)
+        assert action.dtype == np.float32
+        actions.append(action.tolist())
+        actor.after_step(step + 1)
+    return actions
