@@ -112,6 +112,9 @@ def load_latest(
     if not folder.exists():
         return None, []
     remove_temporaries(folder)
+    for sidecar in folder.glob(f"{_PREFIX}*.json"):
+        if not sidecar.with_suffix(".pt").exists():
+            sidecar.unlink()  # a process was killed between the two files, when it wrote or deleted them
     paths, problems = _checkpoints(folder), []
     for path in paths:
         try:
