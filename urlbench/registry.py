@@ -5,6 +5,7 @@ add names through the entry points `urlbench.agents` and `urlbench.suites`, or w
 name or a Python file that calls `register_agent` or `register_suite`.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -128,6 +129,10 @@ def load_plugin(plugin: str) -> None:
     path = Path(plugin)
     is_file = plugin.endswith(".py")
     name = f"urlbench_plugin_{path.stem}" if is_file else plugin
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if is_file and loaded is not None and Path(loaded).resolve() != path.resolve():
+        # Two files of one name are two plugins.
+        name += f"_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     if is_file and not path.is_file():
