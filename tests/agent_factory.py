@@ -17,6 +17,8 @@ from urlbench.config import resolve_config
 from urlbench.replay import aligned
 from urlbench.types import Actor, Agent, AgentContext, Array, ObservationKind, Spec
 
+torch.set_num_threads(1)  # these matrices are tiny, and waiting for a second thread on a busy machine takes seconds
+
 TINY = ChoreographerConfig(
     world_model=WorldModelConfig(deter=6, hidden=7, variables=3, classes=4, mlp_units=(8, 8), conv_depth=2),
     skills=SkillConfig(codes=5, code_dim=3, units=(8, 8), resample_every=2),

@@ -12,6 +12,8 @@ import golden_updates as updates
 import torch
 from golden_recording import Recording
 
+torch.set_num_threads(1)  # the matrices are tiny, and waiting for a second thread on a busy machine takes seconds
+
 CHECKERS: dict[str, Callable[[Recording], None]] = {
     "lambda_return": parts.check_lambda_return,
     "kl_balance": parts.check_kl_balance,

@@ -147,7 +147,9 @@ def test_choreographer_finetuning_takes_the_model_and_the_skills_only() -> None:
         assert torch.equal(value, source["world_model"][name])
     for name, value in new["controller"].items():
         inner = name.removeprefix("executor.")
-        assert torch.equal(value, old["skill_policy"][f"actor.{inner}"] if inner != name else untouched["controller"][name])
+        assert torch.equal(
+            value, old["skill_policy"][f"actor.{inner}"] if inner != name else untouched["controller"][name]
+        )
     assert not any(new[name]["state"] for name in new if name.endswith("_optimiser"))
     assert new["smoothing"]
 
