@@ -191,7 +191,7 @@ def test_a_full_disk_leaves_the_run_resumable(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match="the disk is full; make room, then the same command continues"):
+        with pytest.raises(UserError, match="the disk is full; make room and start it again, it continues"):
             run(tmp_path, job, directory, checkpoint_seconds=0.0)
     assert not directory.done_file.exists()
     assert run(tmp_path, job, directory) == "done"
@@ -250,14 +250,12 @@ def test_kill_9_at_random_moments(reference: tuple[RunDirectory, RunDirectory], 
 def test_kill_9_very_often(tmp_path: Path) -> None:
     expected = run_both(tmp_path / "reference", preset="paper")
     kills = half_written = 0
-    for round_number in range(3):
-        root = tmp_path / str(round_number)
-        for (_, directory), same in zip(toy_jobs(root, preset="paper"), expected, strict=True):
-            more = _kill_until_done(root, directory, random.Random(round_number))
-            kills, half_written = kills + more[0], half_written + more[1]
-            assert_same_run(directory, same)
-    assert kills >= 10
-    assert half_written >= 3
+    for (_, directory), same in zip(toy_jobs(tmp_path, preset="paper"), expected, strict=True):
+        more = _kill_until_done(tmp_path, directory, random.Random(0))
+        kills, half_written = kills + more[0], half_written + more[1]
+        assert_same_run(directory, same)
+    assert kills >= 6
+    assert half_written >= 2
 
 
 def _start(directory: RunDirectory, root: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -298,11 +296,8 @@ def test_a_signal_ends_with_a_checkpoint(tmp_path: Path, number: signal.Signals)
 
 @pytest.mark.slow
 def test_an_orphan_stops_with_a_checkpoint(tmp_path: Path) -> None:
-    _, (job, directory) = toy_jobs(tmp_path, overrides=PAUSED)
-    run_both(tmp_path, overrides=PAUSED)
-    before = directory.eval_file.read_bytes()
-    for path in (directory.done_file, directory.attempts_file, directory.status_file):
-        path.unlink()
+    expected = run_both(tmp_path / "reference")
+    (job, directory), _ = toy_jobs(tmp_path, overrides=PAUSED)
     parent = subprocess.Popen(
         [
             sys.executable,
@@ -319,7 +314,7 @@ def test_an_orphan_stops_with_a_checkpoint(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _wait_for_frames(directory, 20)
+    _wait_for_frames(directory, 60)
     parent.kill()
     parent.communicate()
     deadline = time.monotonic() + 30
@@ -330,7 +325,7 @@ def test_an_orphan_stops_with_a_checkpoint(tmp_path: Path) -> None:
     assert status.state == "interrupted"
     assert status.message == f"stopped because process {parent.pid}, which started it, is gone"
     assert run(tmp_path, job, directory) == "done"
-    assert directory.eval_file.read_bytes() == before
+    assert directory.train_file.read_bytes() == expected[0].train_file.read_bytes()
 
 
 def test_an_orphan_knows_it() -> None:
@@ -340,10 +335,11 @@ def test_an_orphan_knows_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", ["random", "choreographer"])
-def test_kill_9_with_the_real_walker(tmp_path: Path, agent: str) -> None:
+def test_kill_9_with_the_real_walker(tmp_path: Path) -> None:
     def prepare(root: Path) -> list[RunDirectory]:
-        request = PlanRequest(suite="urlb-states", agents=(agent,), tasks=("walker_stand",), seeds=(0,), preset="smoke")
+        request = PlanRequest(
+            suite="urlb-states", agents=("choreographer",), tasks=("walker_stand",), seeds=(0,), preset="smoke"
+        )
         jobs = make_plan(request).jobs
         store = RunStore(root)
         for job in jobs:
@@ -359,7 +355,7 @@ def test_kill_9_with_the_real_walker(tmp_path: Path, agent: str) -> None:
         while code != worker.EXIT_DONE:
             process = _start(other, tmp_path / "killed", "--checkpoint-seconds", "0.2")
             try:
-                process.communicate(timeout=rng.uniform(3.0, 6.0) if kills < 4 else 300)
+                process.communicate(timeout=rng.uniform(3.0, 6.0) if kills < 2 else 300)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()

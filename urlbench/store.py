@@ -57,9 +57,9 @@ class Status(Spec):
 def explained(error: OSError, path: Path) -> UserError:
     """One sentence about why `path` cannot be written, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{path} cannot be written: the disk is full; make room, then the same command continues.")
+        return UserError(f"{path} cannot be written: the disk is full; make room and start it again, it continues.")
     reason = error.strerror or str(error)
-    return UserError(f"{path} cannot be written: {reason}; make the folder writable, then the same command continues.")
+    return UserError(f"{path} cannot be written: {reason}; make it writable and start it again, it continues.")
 
 
 def write_atomic(path: Path, content: bytes | memoryview | str) -> None:
