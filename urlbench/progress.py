@@ -157,7 +157,7 @@ class LiveDisplay:
         from rich.live import Live
 
         self._tracker, self._console = tracker, console
-        self._live = Live(console=console, refresh_per_second=2, transient=True)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
         self._started = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -173,12 +173,15 @@ class LiveDisplay:
 
     def changed(self, view: JobView) -> None:
         """Leave a lasting line about jobs that have ended; the others are in the table."""
+        from rich.text import Text
+
         self._tracker.changed(view)
         if view.state not in ("running", "waiting"):
             colour = {"done": "green", "failed": "red"}.get(view.state, "yellow")
             rest = f" ({format_seconds(view.seconds)})" if view.state == "done" else f": {view.reason}"
-            self._live.console.print(f"[{colour}]{view.state:<11}[/] {view.job.label}", end="", highlight=False)
-            self._live.console.print(rest, markup=False, highlight=False)
+            # One print: the live table is redrawn after each.
+            line = Text.assemble((f"{view.state:<11} ", colour), view.job.label, rest)
+            self._live.console.print(line, highlight=False)
         self._draw()
 
     def tick(self) -> None:
@@ -189,7 +192,7 @@ class LiveDisplay:
     def _draw(self) -> None:
         self._last = time.monotonic()
         self._tracker.refresh()
-        self._live.update(self._picture())
+        self._live.update(self._picture(), refresh=True)
 
     def _picture(self) -> "Group":
         from rich.console import Group
