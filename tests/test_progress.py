@@ -45,21 +45,32 @@ def begin(tracker: Any, view: JobView) -> None:
     tracker.changed(view)
 
 
-def test_time_left_is_unknown_until_every_kind_of_job_was_measured(views: list[JobView]) -> None:
+def test_time_left_is_unknown_before_anything_was_measured(views: list[JobView]) -> None:
     tracker = Tracker(views, workers=1)
     begin(tracker, views[0])
     with views[0].directory.lock():
         report(views[0], 40, None)
         tracker.refresh()
         assert tracker.remaining_seconds(views[0]) is None
+        assert tracker.total_remaining_seconds() is None
         report(views[0], 40, 20.0)
         tracker.refresh()
     assert tracker.remaining_seconds(views[0]) == pytest.approx(60 / 20)
-    assert tracker.total_remaining_seconds() is None
 
 
-def test_time_left_adds_what_runs_and_what_waits_over_the_workers(views: list[JobView]) -> None:
-    tracker = Tracker(views, workers=2)
+def test_a_kind_of_job_that_was_not_measured_counts_like_the_others(views: list[JobView]) -> None:
+    tracker = Tracker(views, workers=1)
+    begin(tracker, views[0])
+    with views[0].directory.lock():
+        report(views[0], 40, 20.0)
+        tracker.refresh()
+    # 60 frames of the first pretraining, 100 of the second, 80 of each fine-tuning, at 20 frames/s.
+    assert tracker.total_remaining_seconds() == pytest.approx((60 + 100 + 80 + 80) / 20)
+
+
+@pytest.mark.parametrize(("workers", "left"), [(1, 10 + 20), (2, 20)])
+def test_time_left_is_shared_by_the_workers(views: list[JobView], workers: int, left: float) -> None:
+    tracker = Tracker(views, workers=workers)
     for view, seconds in ((views[0], 50.0), (views[2], 20.0)):
         begin(tracker, view)
         view.state, view.seconds = "done", seconds
@@ -68,8 +79,8 @@ def test_time_left_adds_what_runs_and_what_waits_over_the_workers(views: list[Jo
     with views[1].directory.lock():
         report(views[1], 90, 1.0)
         tracker.refresh()
-    # 10 frames at 1 frame/s, and a fine-tuning that took 20 s before, on two workers.
-    assert tracker.total_remaining_seconds() == pytest.approx((10 + 20) / 2)
+    # 10 frames at 1 frame/s, and a fine-tuning, which took 20 s before.
+    assert tracker.total_remaining_seconds() == pytest.approx(left)
     assert tracker.counts() == "2 done, 1 running, 1 waiting of 4 jobs"
 
 
@@ -95,7 +106,7 @@ def test_plain_lines_for_changes_and_progress(views: list[JobView]) -> None:
         display.changed(views[0])
     assert stream.getvalue().splitlines() == [
         "running     toy pretrain ball seed 0",
-        "progress    1 running, 3 waiting of 4 jobs; time left: unknown",
+        "progress    1 running, 3 waiting of 4 jobs; time left, about: 12s",
         "            toy pretrain ball seed 0: 50 of 100 frames, 25 frames/s, time left: 2s",
         "failed      toy pretrain ball seed 0: no [room] left",
     ]
@@ -110,7 +121,7 @@ def test_progress_lines_come_every_30_seconds_only(views: list[JobView]) -> None
 
 def test_the_live_table_shows_what_runs_and_keeps_what_ended(views: list[JobView]) -> None:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=120, color_system=None)
+    console = Console(file=stream, force_terminal=True, width=80, color_system=None)
     with LiveDisplay(Tracker(views, workers=1), console) as display:
         with views[0].directory.lock():
             report(views[0], 50, 25.0)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _REFRESH_SECONDS = 1.0
 _LINE_SECONDS = 30.0
 _MOST_ROWS = 12
+_BAR_WIDTH = 10
 
 
 class Tracker:
@@ -61,23 +62,24 @@ class Tracker:
         return (budget_frames(view.job.spec) - self.frames.get(view.job.id, 0)) / speed if speed else None
 
     def total_remaining_seconds(self) -> float | None:
-        """Seconds until all jobs are done; None while a kind of job has not been measured yet."""
-        running = [self.remaining_seconds(view) for view in self.views if view.state == "running"]
-        seconds = [value for value in running if value is not None]
-        if len(seconds) < len(running):
-            return None
+        """About how many seconds until all jobs are done; None before anything was measured.
+
+        A kind of job (agent and phase) that was not measured yet counts as fast as the others on average.
+        """
         measured = {group: list(values) for group, values in self._group_speeds.items()}
         for view in self.views:
             if view.job.id in self.speeds:
                 measured.setdefault(_group(view), []).append(self.speeds[view.job.id])
-        longest = max(seconds, default=0.0)
+        if not measured:
+            return None
+        speeds = {group: sum(values) / len(values) for group, values in measured.items()}
+        average = sum(speeds.values()) / len(speeds)
+        seconds = [0.0]
         for view in self.views:
-            if view.state == "waiting":
-                speeds = measured.get(_group(view))
-                if not speeds:
-                    return None
-                seconds.append(budget_frames(view.job.spec) * len(speeds) / sum(speeds))
-        return max(longest, sum(seconds) / self.workers)
+            if view.state in ("running", "waiting"):
+                speed = self.speeds.get(view.job.id) or speeds.get(_group(view), average)
+                seconds.append((budget_frames(view.job.spec) - self.frames.get(view.job.id, 0)) / speed)
+        return max(max(seconds), sum(seconds) / self.workers)
 
     def counts(self) -> str:
         """One phrase with the number of jobs in each state."""
@@ -132,7 +134,7 @@ class PlainDisplay:
         self._last_line = time.monotonic()
         self._tracker.refresh()
         remaining = format_seconds(self._tracker.total_remaining_seconds())
-        self._write(f"progress    {self._tracker.counts()}; time left: {remaining}")
+        self._write(f"progress    {self._tracker.counts()}; time left, about: {remaining}")
         for view in self._tracker.views:
             if view.state == "running":
                 self._write(f"            {view.job.label}: {_how_far(self._tracker, view)}")
@@ -200,23 +202,25 @@ class LiveDisplay:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, padding=(0, 1), pad_edge=False)
-        for heading in ("running", "", "frames", "frames/s", "time left"):
-            table.add_column(heading, justify="left" if heading in ("running", "") else "right", no_wrap=True)
+        table = Table(box=None, padding=(0, 1), pad_edge=False, expand=True)
+        table.add_column("running", ratio=1, no_wrap=True)
+        table.add_column("", width=_BAR_WIDTH)
+        for heading in ("frames", "frames/s", "time left"):
+            table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
         running = [view for view in self._tracker.views if view.state == "running"]
         for view in running[:_MOST_ROWS]:
             frames, speed = self._tracker.frames.get(view.job.id, 0), self._tracker.speeds.get(view.job.id)
             table.add_row(
                 view.job.label,
-                ProgressBar(total=budget_frames(view.job.spec), completed=frames, width=20),
-                f"{frames:,}/{format_frames(budget_frames(view.job.spec))}",
-                f"{speed:.0f}" if speed else "starting",
+                ProgressBar(total=budget_frames(view.job.spec), completed=frames, width=_BAR_WIDTH),
+                f"{frames}/{format_frames(budget_frames(view.job.spec))}",
+                f"{speed:.0f}" if speed else "starts",
                 format_seconds(self._tracker.remaining_seconds(view)),
             )
         more = [Text(f"… and {len(running) - _MOST_ROWS} more")] if len(running) > _MOST_ROWS else []
         passed = format_seconds(time.monotonic() - self._started)
         left = format_seconds(self._tracker.total_remaining_seconds())
-        return Group(table, *more, Text(f"{self._tracker.counts()}; time passed: {passed}, time left: {left}"))
+        return Group(table, *more, Text(f"{self._tracker.counts()}; {passed} passed, left, about: {left}"))
 
 
 def make_display(tracker: Tracker, stream: IO[str]) -> PlainDisplay | LiveDisplay:
