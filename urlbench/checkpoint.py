@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from urlbench.durable import explained, remove_temporaries, write_atomic
 from urlbench.errors import UserError
 from urlbench.identity import config_hash
-from urlbench.store import explained, remove_temporaries, write_atomic
 from urlbench.types import JobSpec, ObservationKind, Spec
 
 KEPT_CHECKPOINTS = 2

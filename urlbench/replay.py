@@ -5,6 +5,7 @@ only complete episodes are sampled. Files have ExORL's format (`episode_{index:0
 """
 
 import io
+import math
 import re
 import zipfile
 import zlib
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from urlbench.durable import explained, remove_temporaries, write_atomic
 from urlbench.errors import UserError
-from urlbench.store import explained, remove_temporaries, write_atomic
 from urlbench.types import Array, TimeStep
 
 _ALIGNMENT = 64
@@ -30,9 +31,9 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     the same in each process.
     """
     kind = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=int)) * kind.itemsize
+    size = math.prod(shape) * kind.itemsize
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % _ALIGNMENT
+    start = -buffer.__array_interface__["data"][0] % _ALIGNMENT
     return buffer[start : start + size].view(kind).reshape(shape)
 
 
@@ -146,11 +147,11 @@ class Replay:
             key: aligned_empty((batch_size, batch_length, *shape), dtype)
             for key, (shape, dtype) in self._shapes.items()
         }
-        for row, index in enumerate(rng.integers(len(episodes), size=batch_size)):
-            episode = episodes[index]
-            start = rng.integers(len(episode["reward"]) - batch_length + 1)
-            for key, values in episode.items():
-                batch[key][row] = values[start : start + batch_length]
+        chosen = [episodes[index] for index in rng.integers(len(episodes), size=batch_size)]
+        starts = rng.integers([len(episode["reward"]) - batch_length + 1 for episode in chosen])
+        for key, target in batch.items():
+            for row, (episode, start) in enumerate(zip(chosen, starts.tolist(), strict=True)):
+                target[row] = episode[key][start : start + batch_length]
         batch["is_first"] = np.zeros((batch_size, batch_length), bool)
         batch["is_first"][:, 0] = True
         return batch

@@ -10,13 +10,14 @@ from typing import Any, Literal
 import torch
 
 from urlbench.checkpoint import SnapshotHeader, load_latest, load_snapshot, snapshot_digest, snapshot_path
+from urlbench.durable import remove_temporaries, write_atomic
 from urlbench.errors import UserError
 from urlbench.heartbeat import Heartbeat
 from urlbench.manifest import collect_manifest, manifest_json
 from urlbench.registry import load_agent, load_attribute, load_suite
 from urlbench.replay import Replay
 from urlbench.runner import Interrupted, Surroundings, TrainingLoop
-from urlbench.store import RunDirectory, RunState, Status, budget_frames, remove_temporaries, write_atomic
+from urlbench.store import RunDirectory, RunState, Status, budget_frames
 from urlbench.types import Agent, AgentContext, Environment, Job, JobSpec
 
 CHECKPOINT_SECONDS = 120.0

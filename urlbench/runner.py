@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from urlbench.checkpoint import SnapshotHeader, save_checkpoint, save_snapshot, snapshot_path
+from urlbench.durable import append_jsonl
 from urlbench.errors import UserError
 from urlbench.heartbeat import Heartbeat
 from urlbench.replay import Replay, aligned
 from urlbench.seeding import derive_seed, generator_state, set_generator_state, stream
-from urlbench.store import RunDirectory, append_jsonl, budget_frames
+from urlbench.store import RunDirectory, budget_frames
 from urlbench.training_metrics import EpisodeMetrics
 from urlbench.types import Agent, Array, Environment, JobSpec, Schedule, TimeStep
 
