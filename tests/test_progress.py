@@ -119,9 +119,10 @@ def test_progress_lines_come_every_30_seconds_only(views: list[JobView]) -> None
     assert stream.getvalue() == ""
 
 
-def test_the_live_table_shows_what_runs_and_keeps_what_ended(views: list[JobView]) -> None:
+@pytest.mark.parametrize(("width", "label"), [(80, "toy ball seed 0"), (140, "toy pretrain ball seed 0")])
+def test_the_live_table_shows_what_runs_and_keeps_what_ended(views: list[JobView], width: int, label: str) -> None:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=80, color_system=None)
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None)
     with LiveDisplay(Tracker(views, workers=1), console) as display:
         with views[0].directory.lock():
             report(views[0], 50, 25.0)
@@ -129,6 +130,7 @@ def test_the_live_table_shows_what_runs_and_keeps_what_ended(views: list[JobView
         views[0].state, views[0].reason = "failed", "no [room] left"
         display.changed(views[0])
     text = stream.getvalue()
+    assert label in text
     assert "50/100" in text
     assert "failed      toy pretrain ball seed 0: no [room] left\n" in text
     assert "3 waiting" in text

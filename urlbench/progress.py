@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _REFRESH_SECONDS = 1.0
 _LINE_SECONDS = 30.0
 _MOST_ROWS = 12
-_BAR_WIDTH = 10
+_BAR_WIDTH = 20
+_WIDE = 120
 
 
 class Tracker:
@@ -144,6 +145,12 @@ class PlainDisplay:
         self._stream.flush()
 
 
+def _short_label(view: JobView) -> str:
+    """Agent, domain (of a pretraining) or task (of a fine-tuning), and seed."""
+    spec = view.job.spec
+    return f"{spec.agent} {spec.domain if spec.phase == 'pretrain' else spec.task} seed {spec.seed}"
+
+
 def _how_far(tracker: Tracker, view: JobView) -> str:
     frames, speed = tracker.frames.get(view.job.id, 0), tracker.speeds.get(view.job.id)
     rate = f"{speed:.0f} frames/s" if speed else "starting"
@@ -202,18 +209,21 @@ class LiveDisplay:
         from rich.table import Table
         from rich.text import Text
 
+        wide = self._live.console.width >= _WIDE
         table = Table(box=None, padding=(0, 1), pad_edge=False, expand=True)
         table.add_column("running", ratio=1, no_wrap=True)
-        table.add_column("", width=_BAR_WIDTH)
+        if wide:
+            table.add_column("", width=_BAR_WIDTH)
         for heading in ("frames", "frames/s", "time left"):
             table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
         running = [view for view in self._tracker.views if view.state == "running"]
         for view in running[:_MOST_ROWS]:
             frames, speed = self._tracker.frames.get(view.job.id, 0), self._tracker.speeds.get(view.job.id)
+            budget = budget_frames(view.job.spec)
             table.add_row(
-                view.job.label,
-                ProgressBar(total=budget_frames(view.job.spec), completed=frames, width=_BAR_WIDTH),
-                f"{frames}/{format_frames(budget_frames(view.job.spec))}",
+                view.job.label if wide else _short_label(view),
+                *([ProgressBar(total=budget, completed=frames, width=_BAR_WIDTH)] if wide else []),
+                f"{frames}/{format_frames(budget)}",
                 f"{speed:.0f}" if speed else "starts",
                 format_seconds(self._tracker.remaining_seconds(view)),
             )
