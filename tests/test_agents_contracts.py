@@ -274,3 +274,19 @@ def test_skills_change_at_episode_starts_and_periodically() -> None:
         schedule.at_step(step)
         seen.append(schedule.skill)
     assert seen == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_a_restored_agent_knows_how_far_its_training_is() -> None:
+    agent = factory.build("choreographer").for_finetuning(factory.context())
+    restored = factory.build("choreographer").for_finetuning(factory.context())
+    assert isinstance(agent, ChoreographerFinetuning)
+    assert isinstance(restored, ChoreographerFinetuning)
+    agent.smoothing = False
+    training = agent.actor(evaluation=False, seed=0)
+    training.begin_episode()
+    training.act(np.zeros(5, np.float32), agent.schedule.seed_frames)
+    restored.load_state_dict(stored(agent.state_dict()))
+    called: list[int] = []
+    restored.controller.actor.register_forward_hook(lambda *_: called.append(1))
+    play(restored.actor(evaluation=True, seed=0), "states", first=0, steps=1)
+    assert called

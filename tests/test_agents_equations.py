@@ -186,6 +186,11 @@ def test_a_row_is_its_own_first_neighbour() -> None:
     )
 
 
+def test_rounding_leaves_nothing_of_the_distance_to_itself() -> None:
+    x = 10 * torch.randn(400, 200)
+    assert not knn_entropy(x, 1, clip=0.0).any()
+
+
 @pytest.mark.parametrize("k", [0, -1, 4])
 def test_more_neighbours_than_rows_are_refused(k: int) -> None:
     with pytest.raises(ValueError, match=f"k={k} neighbours asked of 3 rows"):
