@@ -153,12 +153,12 @@ def format_forecast(forecast: Forecast, workers: int) -> str:
             lines.append(f"cost of {cost.jobs} x {cost.agent} {cost.phase}: unknown, no such run has finished here yet")
         else:
             lines.append(
-                f"cost of {cost.jobs} x {cost.agent} {cost.phase}: {cost.hours:.2f} {_HOURS[cost.device]} and "
+                f"cost of {cost.jobs} x {cost.agent} {cost.phase}: {cost.hours:.2g} {_HOURS[cost.device]} and "
                 f"{_megabytes(cost.jobs * cost.bytes_per_job)}, from {cost.measured_runs} finished runs"
             )
     if forecast.costs:
         hours, size = forecast.total_hours, forecast.total_bytes
-        total = "unknown" if hours is None or size is None else f"{hours:.2f} hours of a worker and {_megabytes(size)}"
+        total = "unknown" if hours is None or size is None else f"{hours:.2g} hours of a worker and {_megabytes(size)}"
         lines.append(f"total cost: {total}")
     if forecast.skipped:
         lines.append(f"skipped: {len(forecast.skipped)} jobs")
