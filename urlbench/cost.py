@@ -149,21 +149,28 @@ def format_forecast(forecast: Forecast, workers: int) -> str:
         lines.append(f"wave {number}: {len(wave)} jobs")
         lines += [f"  {label}" for label in wave]
     for cost in forecast.costs:
-        if cost.seconds_per_job is None or cost.bytes_per_job is None:
+        if cost.hours is None or cost.bytes_per_job is None:
             lines.append(f"cost of {cost.jobs} x {cost.agent} {cost.phase}: unknown, no such run has finished here yet")
         else:
             lines.append(
-                f"cost of {cost.jobs} x {cost.agent} {cost.phase}: {cost.hours:.2g} {_HOURS[cost.device]} and "
+                f"cost of {cost.jobs} x {cost.agent} {cost.phase}: {_digits(cost.hours)} {_HOURS[cost.device]} and "
                 f"{_megabytes(cost.jobs * cost.bytes_per_job)}, from {cost.measured_runs} finished runs"
             )
     if forecast.costs:
         hours, size = forecast.total_hours, forecast.total_bytes
-        total = "unknown" if hours is None or size is None else f"{hours:.2g} hours of a worker and {_megabytes(size)}"
+        total = (
+            "unknown" if hours is None or size is None else f"{_digits(hours)} hours of a worker and {_megabytes(size)}"
+        )
         lines.append(f"total cost: {total}")
     if forecast.skipped:
         lines.append(f"skipped: {len(forecast.skipped)} jobs")
         lines += [f"  {line}" for line in forecast.skipped]
     return "\n".join(lines)
+
+
+def _digits(hours: float) -> str:
+    """Two digits of a small number, whole hours of a large one."""
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"
 
 
 def _megabytes(size: float) -> str:
