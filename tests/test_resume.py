@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_runs import assert_same_run, final_agent, run, run_both, toy_jobs
+from toy_runs import assert_same_run, run, run_both, toy_jobs
 
 from urlbench import worker
 from urlbench.errors import UserError
@@ -364,4 +364,3 @@ def test_kill_9_with_the_real_walker(tmp_path: Path) -> None:
             assert code in (worker.EXIT_DONE, -signal.SIGKILL)
         assert kills >= 1
         assert_same_run(one, other)
-        assert final_agent(one).keys() == final_agent(other).keys()
