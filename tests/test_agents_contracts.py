@@ -290,3 +290,9 @@ def test_a_restored_agent_knows_how_far_its_training_is() -> None:
     restored.controller.actor.register_forward_hook(lambda *_: called.append(1))
     play(restored.actor(evaluation=True, seed=0), "states", first=0, steps=1)
     assert called
+
+
+@both_phases
+def test_runs_draw_different_numbers(phase: str) -> None:
+    one, other = (build("choreographer", "states", phase, seed=seed).state_dict()["draws"] for seed in (0, 1))
+    assert not same(one, other)
