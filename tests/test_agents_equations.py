@@ -1,5 +1,7 @@
 """The agents' equations against hand-worked numbers, limits and brute force."""
 
+import math
+
 import pytest
 import torch
 from agent_factory import TINY, context, tensors
@@ -155,6 +157,10 @@ def test_images_are_scaled_and_numbers_are_not() -> None:
     assert preprocess(image).tolist() == [-0.5, 0.5]
     numbers = torch.tensor([300.0, -7.0])
     assert preprocess(numbers) is numbers
+    assert preprocess(image, symlog_states=True).tolist() == [-0.5, 0.5]
+    assert preprocess(torch.tensor([0.0, 1.0, -3.0]), symlog_states=True).tolist() == pytest.approx(
+        [0.0, math.log(2), -math.log(4)]
+    )
     assert clip_reward(numbers, "sign").tolist() == [1.0, -1.0]
 
 

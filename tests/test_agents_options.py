@@ -65,6 +65,7 @@ OTHER: dict[str, Any] = {
     "world_model.classes": 3,
     "world_model.mlp_units": (9, 8),
     "world_model.conv_depth": 3,
+    "world_model.symlog_states": True,
     "world_model.kl_balance": 0.5,
     "world_model.free_nats": 2.0,
     "world_model.lr": 1e-2,

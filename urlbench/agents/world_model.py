@@ -25,6 +25,8 @@ class WorldModelConfig(Spec):
         hidden: width of the layers around the recurrent cell.
         variables: discrete latent variables (V).
         classes: classes of each (C).
+        symlog_states: see states as sign(x) log(1 + |x|) (Hafner et al. 2023, DreamerV3), so that velocities do not
+            drown positions; published: False. Images are never changed by it.
         mlp_units: hidden layers of the reward head and of the state encoder and decoder.
         conv_depth: channels of the first convolution, from pixels.
         kl_balance: share of the KL's gradient that trains the prior.
@@ -38,6 +40,7 @@ class WorldModelConfig(Spec):
     hidden: int = 200
     variables: int = 32
     classes: int = 32
+    symlog_states: bool = False
     mlp_units: tuple[int, ...] = (400, 400, 400, 400)
     conv_depth: int = 48
     kl_balance: float = 0.8
@@ -87,10 +90,10 @@ def kl_balance(
     return loss, trains_prior.detach()
 
 
-def preprocess(observation: Tensor) -> Tensor:
-    """Images (uint8) to [-0.5, 0.5]; state observations as they are, neither normalised nor squashed."""
+def preprocess(observation: Tensor, *, symlog_states: bool = False) -> Tensor:
+    """Images (uint8) to [-0.5, 0.5]; state observations as they are, or their symlog."""
     if observation.dtype != torch.uint8:
-        return observation
+        return torch.sign(observation) * torch.log1p(observation.abs()) if symlog_states else observation
     return observation.to(torch.get_default_dtype()) / 255 - 0.5
 
 
@@ -139,7 +142,7 @@ class WorldModel(nn.Module):
 
     def embed(self, observation: Tensor) -> Tensor:
         """Raw observations [..., O] or [..., 3, H, W] to embeddings [..., E]."""
-        embedding: Tensor = self.encoder(preprocess(observation))
+        embedding: Tensor = self.encoder(preprocess(observation, symlog_states=self.config.symlog_states))
         return embedding
 
     def reward(self, feat: Tensor) -> Tensor:
@@ -154,7 +157,7 @@ class WorldModel(nn.Module):
             batch: `observation` [B, T, ...], `action` [B, T, A], `reward` [B, T], `is_first` [B, T].
             draws: of the latents.
         """
-        target = preprocess(batch["observation"])
+        target = preprocess(batch["observation"], symlog_states=self.config.symlog_states)
         post, prior = self.rssm.observe(batch["action"], self.encoder(target), batch["is_first"], draws)
         kl_loss, kl = kl_balance(post.logits, prior.logits, self.config.kl_balance, self.config.free_nats)
         feat = post.feat
