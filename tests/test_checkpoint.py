@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_the_previous(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="the disk is full; make room and start it again, it continues"):
+    with pytest.raises(UserError, match="the disk is full; make room and continue with --rerun failed"):
         save_checkpoint(tmp_path, 20, state(20))
     assert names(tmp_path) == ["checkpoint_0000000010.json", "checkpoint_0000000010.pt"]
 

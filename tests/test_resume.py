@@ -191,7 +191,7 @@ def test_a_full_disk_leaves_the_run_resumable(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match="the disk is full; make room and start it again, it continues"):
+        with pytest.raises(UserError, match="the disk is full; make room and continue with --rerun failed"):
             run(tmp_path, job, directory, checkpoint_seconds=0.0)
     assert not directory.done_file.exists()
     assert run(tmp_path, job, directory) == "done"

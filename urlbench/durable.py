@@ -13,9 +13,9 @@ from urlbench.errors import UserError
 def explained(error: OSError, path: Path) -> UserError:
     """One sentence about why `path` cannot be written, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{path} cannot be written: the disk is full; make room and start it again, it continues.")
+        return UserError(f"{path} cannot be written: the disk is full; make room and continue with --rerun failed.")
     reason = error.strerror or str(error)
-    return UserError(f"{path} cannot be written: {reason}; make it writable and start it again, it continues.")
+    return UserError(f"{path} cannot be written: {reason}; make it writable and continue with --rerun failed.")
 
 
 def write_atomic(path: Path, content: bytes | memoryview | str) -> None:

@@ -53,11 +53,11 @@ _PAPER = Protocol(
 )
 _SMALL = Protocol(
     preset="small",
-    description="about a fortieth of the pretraining: agents learn something, scores compare with nothing published",
-    pretrain_frames=50_000,
-    snapshots=(50_000,),
-    finetune_frames=20_000,
-    eval_every_frames=5_000,
+    description="a seventieth of the pretraining, for one CPU core: agents learn; scores compare with nothing published",
+    pretrain_frames=30_000,
+    snapshots=(30_000,),
+    finetune_frames=30_000,
+    eval_every_frames=10_000,
     eval_episodes=10,
 )
 # Multiples of 1000 and of 250, so that every budget ends with an episode of every domain.
