@@ -53,7 +53,7 @@ _PAPER = Protocol(
 )
 _SMALL = Protocol(
     preset="small",
-    description="a seventieth of the pretraining, for one CPU core: agents learn; scores compare with nothing published",
+    description="a seventieth of the pretraining, for one CPU core; no score compares with a published one",
     pretrain_frames=30_000,
     snapshots=(30_000,),
     finetune_frames=30_000,
