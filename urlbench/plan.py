@@ -12,6 +12,7 @@ from urlbench.registry import load_agent, load_plugin, load_suite
 from urlbench.types import AgentSpec, Domain, Job, JobSpec, Phase, Plan, Protocol, Spec, Suite, Task
 
 PhaseChoice = Literal["pretrain", "finetune", "all"]
+MAX_SEED = 2**32 - 1  # what dm_control's random streams take
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -46,6 +47,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         UserError: for no seeds, a seed named twice or anything else.
     """
+    too_large = [number for number in re.findall(r"\d+", text) if int(number) > MAX_SEED]
+    if too_large:
+        raise UserError(f"--seeds {text!r} names {too_large[0]}; environments take seeds from 0 to {MAX_SEED}.")
     if re.fullmatch(r"\d+", text):
         if int(text) == 0:
             raise UserError("--seeds 0 asks for no seeds; --seeds 1 is seed 0 alone, and 3-3 is seed 3 alone.")

@@ -103,7 +103,7 @@ def clip_reward(reward: Tensor, how: Literal["identity", "sign", "tanh"]) -> Ten
 
 
 def to_tensors(batch: Mapping[str, Array], device: str) -> dict[str, Tensor]:
-    """A replay batch on `device`; every floating-point entry as float32."""
+    """A replay batch on `device`, sharing memory with it where it can."""
     return {key: torch.as_tensor(value, device=device) for key, value in batch.items()}
 
 
