@@ -71,9 +71,7 @@ def test_a_line_on_a_full_disk_is_one_sentence() -> None:
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file where a folder should be")
     directory = RunStore(tmp_path).run_dir(make_job())
-    with pytest.raises(
-        UserError, match="Not a directory; make it writable and continue with --rerun failed"
-    ):
+    with pytest.raises(UserError, match="Not a directory; make it writable and continue with --rerun failed"):
         directory.prepare(make_job())
 
 
