@@ -75,11 +75,11 @@ def make_job(
         domain=TASKS[task],
         task=task,
         seed=seed,
-        snapshot_frames=0 if pretrain else snapshot,
+        snapshot=0 if pretrain else snapshot,
         versions={"mujoco": mujoco},
     )
     where = spec.domain if pretrain else task
-    frames = f"/snapshot_{spec.snapshot_frames}" if spec.snapshot_frames else ""
+    frames = f"/snapshot_{spec.snapshot}" if spec.snapshot else ""
     path = f"{suite}/{agent}-{config_hash(config)}/{preset}/{spec.phase}/{where}{frames}/seed_{seed}"
     return Job(id=job_id(spec), path=path, spec=spec)
 

@@ -58,7 +58,7 @@ def put(directory: RunDirectory, job: Job, **changes: Any) -> None:
     directory.write_status(status.model_copy(update=changes))
     if changes.get("state") == "done":
         directory.eval_file.write_text("")
-        directory.finish(status.budget_frames)
+        directory.finish(status.budget)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["list", "agents"], ["run", "--help"]])
@@ -219,9 +219,9 @@ def test_status_is_a_grid_with_reasons_and_logs(urlbench: Command) -> None:
     pretraining = [job for job in jobs if job.spec.phase == "pretrain"]
     left = [job for job in jobs if job.spec.task == "ball_left" and job.spec.phase == "finetune"]
     put(store.run_dir(pretraining[0]), pretraining[0], state="done")
-    put(store.run_dir(pretraining[1]), pretraining[1], state="failed", message="the loss was NaN", frame=40)
-    put(store.run_dir(pretraining[2]), pretraining[2], state="running", frame=25)
-    put(store.run_dir(left[0]), left[0], state="interrupted", frame=8, message="stopped by SIGTERM")
+    put(store.run_dir(pretraining[1]), pretraining[1], state="failed", message="the loss was NaN", progress=40)
+    put(store.run_dir(pretraining[2]), pretraining[2], state="running", progress=25)
+    put(store.run_dir(left[0]), left[0], state="interrupted", progress=8, message="stopped by SIGTERM")
     put(store.run_dir(left[1]), left[1])
     outcome = urlbench("status")
     assert outcome.code == 0
@@ -240,10 +240,10 @@ def test_status_is_a_grid_with_reasons_and_logs(urlbench: Command) -> None:
 def test_status_says_running_while_a_process_holds_the_lock(tmp_path: Path) -> None:
     job = toy_jobs(phase="pretrain", seeds=(0,))[0]
     directory = RunDirectory(tmp_path / job.path)
-    put(directory, job, state="running", frames_per_second=12.5)
+    put(directory, job, state="running", per_second=12.5)
     with directory.lock():
         (run,) = read_overview(tmp_path).runs
-    assert (run.state, run.frames_per_second) == ("running", 12.5)
+    assert (run.state, run.per_second) == ("running", 12.5)
 
 
 def test_status_shows_damage_and_goes_on(urlbench: Command) -> None:

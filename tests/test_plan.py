@@ -136,7 +136,7 @@ def test_finetunings_of_a_domain_and_seed_share_one_pretraining() -> None:
 
 def test_the_primal_task_pretrains() -> None:
     (job,) = make_plan(request(domains=("ant",), phase="pretrain")).jobs
-    assert (job.spec.task, job.spec.snapshot_frames, job.spec.parent) == ("ant_run", 0, None)
+    assert (job.spec.task, job.spec.snapshot, job.spec.parent) == ("ant_run", 0, None)
 
 
 def test_paths_say_what_a_run_is() -> None:
@@ -150,7 +150,7 @@ def test_paths_say_what_a_run_is() -> None:
 
 def test_an_agent_without_pretraining_starts_from_nothing() -> None:
     jobs = make_plan(request(agents=("newborn",), domains=("fish",), snapshots="all")).jobs
-    assert [(job.spec.phase, job.spec.snapshot_frames, job.spec.parent) for job in jobs] == [("finetune", 0, None)]
+    assert [(job.spec.phase, job.spec.snapshot, job.spec.parent) for job in jobs] == [("finetune", 0, None)]
     assert "snapshot" not in jobs[0].path
 
 
@@ -167,7 +167,7 @@ def test_finetune_alone_names_the_parents_it_does_not_plan() -> None:
 )
 def test_snapshots(text: str, frames: list[int]) -> None:
     jobs = make_plan(request(tasks=("ant_run",), phase="finetune", snapshots=text)).jobs
-    assert [job.spec.snapshot_frames for job in jobs] == frames
+    assert [job.spec.snapshot for job in jobs] == frames
 
 
 def test_ids_are_hashes_of_the_resolved_spec() -> None:

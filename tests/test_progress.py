@@ -36,7 +36,7 @@ def views(tmp_path: Path) -> list[JobView]:
 def report(view: JobView, frame: int, speed: float | None) -> None:
     status = view.directory.read_status()
     assert status is not None
-    changes = {"state": "running", "frame": frame, "frames_per_second": speed}
+    changes = {"state": "running", "progress": frame, "per_second": speed}
     view.directory.write_status(status.model_copy(update=changes))
 
 

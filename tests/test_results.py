@@ -100,7 +100,7 @@ def test_a_run_that_is_not_done_says_how_far_it_is(grid):
     folder(grid).done_file.unlink()
     problem = only_problem(grid)
     assert problem.kind == "unfinished"
-    assert "queued at frame 0 of 200" in problem.message
+    assert "queued at 0 of 200 frames" in problem.message
 
 
 def test_a_failed_run_gives_its_reason(grid):

@@ -313,7 +313,7 @@ def test_a_parent_that_is_not_there_is_not_replaced(tmp_path: Path) -> None:
         run(tmp_path, *finetuning)
     run(tmp_path, *pretraining)
     other = with_spec(finetuning[0], tmp_path, parent="0123456789abcdef")
-    with pytest.raises(UserError, match="this fine-tuning starts from 0123456789abcdef"):
+    with pytest.raises(UserError, match="this run starts from 0123456789abcdef"):
         run(tmp_path, *other)
     snapshot_path(pretraining[1].path, 100).unlink()
     with pytest.raises(UserError, match=r"snapshot_100.pt does not exist"):
@@ -372,7 +372,7 @@ def test_the_seed_and_only_the_seed_changes_a_run(tmp_path: Path) -> None:
 
 def test_the_status_tells_speed_over_the_recent_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, (_, directory) = toy_jobs(tmp_path)
-    heartbeat = Heartbeat(directory, Status(state="running", phase="finetune", budget_frames=80))
+    heartbeat = Heartbeat(directory, Status(state="running", phase="finetune", budget=80))
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     frame, speeds = 0, []
@@ -380,7 +380,7 @@ def test_the_status_tells_speed_over_the_recent_window(tmp_path: Path, monkeypat
         now, frame = 100.0 + second, frame + (10 if second < 40 else 50)
         heartbeat.beat(frame)
         stored = json.loads(directory.status_file.read_text())
-        speeds.append((stored["frame"], stored["frames_per_second"]))
+        speeds.append((stored["progress"], stored["per_second"]))
     assert speeds[0] == (10, None)
     assert speeds[1] == speeds[0]
     assert speeds[30] == (310, 10.0)

@@ -102,7 +102,7 @@ def test_a_job_comes_back_from_its_directory(tmp_path: Path, prepared: RunDirect
     assert parent.path == tmp_path / "b/seed_0"
     status = prepared.read_status()
     assert status is not None
-    assert (status.state, status.phase, status.budget_frames) == ("queued", "finetune", 80)
+    assert (status.state, status.phase, status.budget) == ("queued", "finetune", 80)
 
 
 def test_preparing_twice_changes_nothing(prepared: RunDirectory) -> None:
@@ -156,7 +156,7 @@ def test_a_killed_process_leaves_no_lock_and_a_stale_status(prepared: RunDirecto
         "import pathlib, sys; from urlbench.store import RunDirectory, Status\n"
         "directory = RunDirectory(pathlib.Path(sys.argv[1]))\n"
         "with directory.lock():\n"
-        "    directory.write_status(Status(state='running', phase='finetune', frame=7))\n"
+        "    directory.write_status(Status(state='running', phase='finetune', progress=7))\n"
         "    print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -172,7 +172,7 @@ def test_a_killed_process_leaves_no_lock_and_a_stale_status(prepared: RunDirecto
     stale = prepared.read_status()
     assert running is not None
     assert stale is not None
-    assert (running.state, stale.state, stale.frame) == ("running", "stale", 7)
+    assert (running.state, stale.state, stale.progress) == ("running", "stale", 7)
 
 
 def test_a_damaged_status_is_not_the_end(prepared: RunDirectory) -> None:
@@ -222,7 +222,7 @@ def test_done_vouches_for_the_evaluations(prepared: RunDirectory) -> None:
     assert prepared.is_done()
     status = prepared.read_status()
     assert status is not None
-    assert (status.state, status.frame) == ("done", 80)
+    assert (status.state, status.progress) == ("done", 80)
     prepared.eval_file.write_text(prepared.eval_file.read_text().replace("1.0", "2.0"))
     with pytest.raises(UserError, match=r"eval.jsonl was changed after the run ended"):
         prepared.is_done()

@@ -71,6 +71,9 @@ class ToyEnvironment:
     def set_random_state(self, state: dict[str, Any]) -> None:
         self._rng.bit_generator.state = state
 
+    def reseed(self, seed: int) -> None:
+        self._rng.bit_generator.state = np.random.PCG64(seed).state
+
 
 def make_environment(task: str, seed: int, action_repeat: int) -> ToyEnvironment:
     return ToyEnvironment(task, seed, action_repeat)

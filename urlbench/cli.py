@@ -14,8 +14,10 @@ from urlbench.cli_options import (
     MANY,
     AgentOption,
     ConfigOption,
+    DataOption,
     DeviceOption,
     DomainOption,
+    GoalSetsOption,
     JsonOption,
     OverrideOption,
     PhaseOption,
@@ -104,9 +106,11 @@ def plan(
     preset: PresetOption = "paper",
     phase: PhaseOption = "all",
     snapshots: SnapshotsOption = "last",
+    goal_sets: GoalSetsOption = None,
     override: OverrideOption = None,
     config: ConfigOption = None,
     plugin: PluginOption = None,
+    data: DataOption = Path("data"),
     runs: RunsOption = Path("runs"),
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
@@ -119,7 +123,9 @@ def plan(
     from urlbench.plan import make_plan
     from urlbench.run_command import check_folder, describe_request
 
-    request = _request(suite, agent, seeds, domains, tasks, preset, phase, snapshots, override, config, plugin)
+    request = _request(
+        suite, agent, seeds, domains, tasks, preset, phase, snapshots, goal_sets, override, config, plugin, data
+    )
     made = make_plan(request)
     options = default_options(workers, threads, device)
     root = check_folder(runs)
@@ -145,9 +151,11 @@ def run(
     preset: PresetOption = "paper",
     phase: PhaseOption = "all",
     snapshots: SnapshotsOption = "last",
+    goal_sets: GoalSetsOption = None,
     override: OverrideOption = None,
     config: ConfigOption = None,
     plugin: PluginOption = None,
+    data: DataOption = Path("data"),
     runs: RunsOption = Path("runs"),
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
@@ -163,7 +171,9 @@ def run(
     from urlbench.plan import make_plan
     from urlbench.run_command import check_folder, describe_request, run_plan
 
-    request = _request(suite, agent, seeds, domains, tasks, preset, phase, snapshots, override, config, plugin)
+    request = _request(
+        suite, agent, seeds, domains, tasks, preset, phase, snapshots, goal_sets, override, config, plugin, data
+    )
     options = default_options(workers, threads, device, fail_fast)
     root = check_folder(runs)
     made = make_plan(request)
@@ -313,9 +323,11 @@ def _request(
     preset: str,
     phase: "PhaseChoice",
     snapshots: str,
+    goal_sets: str | None,
     override: list[str] | None,
     config: str | None,
     plugin: list[str] | None,
+    data: Path,
 ) -> "PlanRequest":
     from urlbench.plan import PlanRequest, parse_seeds
 
@@ -328,9 +340,11 @@ def _request(
         preset=preset,
         phase=phase,
         snapshots=snapshots,
+        goal_sets=parse_seeds(goal_sets, "--goal-sets") if goal_sets else (),
         overrides=tuple(override or ()),
         config_file=config,
         plugins=_plugins(plugin),
+        data=str(data.resolve()),
     )
 
 

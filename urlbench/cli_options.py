@@ -12,8 +12,16 @@ DomainOption = Annotated[list[str] | None, typer.Option("--domains", help=f"Only
 TaskOption = Annotated[list[str] | None, typer.Option("--tasks", help=f"Only these tasks. {MANY}")]
 SeedOption = Annotated[str, typer.Option("--seeds", help="10 is 0 to 9; 0-4 and 3,7 are explicit.")]
 PresetOption = Annotated[str, typer.Option("--preset", help="Budgets: paper, or a reduced one such as small, smoke.")]
-PhaseOption = Annotated[Literal["pretrain", "finetune", "all"], typer.Option("--phase", help="What to run.")]
-SnapshotsOption = Annotated[str, typer.Option("--snapshots", help="Fine-tune from: last, all, or such as 100k,2M.")]
+PhaseOption = Annotated[
+    Literal["pretrain", "finetune", "evaluate", "all"],
+    typer.Option("--phase", help="What to run: pretrain, what follows in the suite (finetune or evaluate), or all."),
+]
+GoalSetsOption = Annotated[
+    str | None,
+    typer.Option("--goal-sets", help="Goal sets for every seed, as for --seeds [default: set k for seed k]"),
+]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of the data sets of offline suites.")]
+SnapshotsOption = Annotated[str, typer.Option("--snapshots", help="Start from: last, all, or such as 100k,2M.")]
 OverrideOption = Annotated[
     list[str] | None,
     typer.Option("-o", "--override", help="agent.key=value, or AGENT_NAME.key=value with several agents. Repeatable."),

@@ -22,15 +22,15 @@ class Heartbeat:
         self._next = 0.0
         self._history: deque[tuple[float, int]] = deque()
 
-    def beat(self, frame: int) -> None:
+    def beat(self, progress: int) -> None:
         """Write the status if it is time to."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + _PERIOD_SECONDS
-        self._history.append((now, frame))
+        self._history.append((now, progress))
         while now - self._history[0][0] > _WINDOW_SECONDS and len(self._history) > 2:
             self._history.popleft()
         since, start = self._history[0]
-        speed = (frame - start) / (now - since) if now > since else None
-        self._directory.write_status(self._status.model_copy(update={"frame": frame, "frames_per_second": speed}))
+        speed = (progress - start) / (now - since) if now > since else None
+        self._directory.write_status(self._status.model_copy(update={"progress": progress, "per_second": speed}))

@@ -68,27 +68,50 @@ def format_suite(suite: dict[str, Any]) -> str:
         f"{suite['name']}@{suite['version']}: {suite['description']}",
         f"observation {suite['observation']}, action repeat {suite['action_repeat']}, "
         f"identity includes the versions of {', '.join(suite['packages'])}",
-        f"normaliser {normaliser['name']} version {normaliser['version']}, from: {normaliser['source']}",
+        f"normaliser {normaliser['name']} version {normaliser['version']}, from: {normaliser['source']}"
+        if normaliser
+        else "scores are fractions of goals found",
     ]
     for protocol in suite["protocols"].values():
-        snapshots = ", ".join(format_frames(frames) for frames in protocol["snapshots"])
+        snapshots = ", ".join(format_frames(count) for count in protocol["snapshots"])
+        pretraining = (
+            f"{format_frames(protocol['pretrain_frames'])} frames"
+            if protocol["pretrain_frames"]
+            else f"{format_frames(protocol['pretrain_updates'])} updates on the first "
+            f"{format_frames(protocol['data_transitions'])} transitions of a data set"
+        )
         lines += [
             f"preset {protocol['preset']}: {protocol['description']}",
-            f"  pretraining {format_frames(protocol['pretrain_frames'])} frames, snapshots at {snapshots}; "
-            f"fine-tuning {format_frames(protocol['finetune_frames'])} frames, {protocol['eval_episodes']} episodes of "
-            f"evaluation every {format_frames(protocol['eval_every_frames'])} frames",
+            f"  pretraining {pretraining}, snapshots at {snapshots}; {_measurement(protocol)}",
         ]
     rows = [
         {
             "task": task["name"],
             "domain": task["domain"],
-            "reference": f"{normaliser['references'][task['name']]:g}",
+            "reference": f"{normaliser['references'][task['name']]:g}" if normaliser else "-",
             "description": task["description"],
         }
         for task in suite["tasks"]
     ]
     heading = {"task": "task", "domain": "domain", "reference": "reference return", "description": "description"}
     return "\n".join(lines) + "\n" + format_rows([heading, *rows])
+
+
+def _measurement(protocol: dict[str, Any]) -> str:
+    """What comes after the pretraining, in words."""
+    from urlbench.plan import format_frames
+
+    search, episodes = protocol["zero_shot"], protocol["eval_episodes"]
+    if search is None:
+        return (
+            f"fine-tuning {format_frames(protocol['finetune_frames'])} frames, {episodes} episodes of evaluation every "
+            f"{format_frames(protocol['eval_every_frames'])} frames"
+        )
+    found = "a step reward of at least" if search["criterion"] == "step_reward" else "an episode's return above"
+    return (
+        f"then without learning {episodes} episodes for each goal ({search['goals']} a task), {search['actions']} "
+        f"actions; found by {found} {search['found_reward']:g}"
+    )
 
 
 def format_agent(agent: dict[str, Any]) -> str:

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Iterable, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 from urlbench.config import agent_changes, resolve_config
+from urlbench.datasets import find_dataset
 from urlbench.errors import UserError, unknown_name
 from urlbench.identity import config_hash, job_id
 from urlbench.registry import load_agent, load_plugin, load_suite
-from urlbench.types import AgentSpec, Domain, Job, JobSpec, Phase, Plan, Protocol, Spec, Suite, Task
+from urlbench.types import AgentSpec, Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task
 
-PhaseChoice = Literal["pretrain", "finetune", "all"]
+PhaseChoice = Literal["pretrain", "finetune", "evaluate", "all"]
 MAX_SEED = 2**32 - 1  # what dm_control's random streams take
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -22,10 +24,13 @@ class PlanRequest(Spec):
     Attributes:
         domains: names of domains; empty for all.
         tasks: names of tasks; empty for all tasks of the domains.
-        snapshots: `last`, `all` or frame counts such as `100k,2M`: what a fine-tuning starts from.
+        snapshots: `last`, `all` or counts such as `100k,2M`: what a fine-tuning or an evaluation starts from.
+        goal_sets: numbers of goal sets to evaluate every seed on; empty for the one with the number of the seed, as
+            published.
         overrides: `agent.key=value` or `<agent name>.key=value`.
         config_file: YAML file with one mapping per agent.
         plugins: files or modules that register suites or agents; absolute for files.
+        data: folder of the data sets; absolute, for workers in other folders.
     """
 
     suite: str
@@ -36,34 +41,37 @@ class PlanRequest(Spec):
     preset: str = "paper"
     phase: PhaseChoice = "all"
     snapshots: str = "last"
+    goal_sets: tuple[int, ...] = ()
     overrides: tuple[str, ...] = ()
     config_file: str | None = None
     plugins: tuple[str, ...] = ()
+    data: str = "data"
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """The seeds that `--seeds` names: `10` is 0 to 9, `0-4` and `3,7` are explicit and may be mixed.
+def parse_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
+    """The seeds (or goal sets) that an option names: `10` is 0 to 9, `0-4` and `3,7` are explicit and may be mixed.
 
     Raises:
         UserError: for no seeds, a seed named twice or anything else.
     """
+    what = option.removeprefix("--").removesuffix("s").replace("-", " ")
     too_large = [number for number in re.findall(r"\d+", text) if int(number) > MAX_SEED]
     if too_large:
-        raise UserError(f"--seeds {text!r} names {too_large[0]}; environments take seeds from 0 to {MAX_SEED}.")
+        raise UserError(f"{option} {text!r} names {too_large[0]}; environments take {what}s from 0 to {MAX_SEED}.")
     if re.fullmatch(r"\d+", text):
         if int(text) == 0:
-            raise UserError("--seeds 0 asks for no seeds; --seeds 1 is seed 0 alone, and 3-3 is seed 3 alone.")
+            raise UserError(f"{option} 0 asks for no {what}s; {option} 1 is {what} 0 alone, and 3-3 is {what} 3 alone.")
         return tuple(range(int(text)))
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None or int(match[2] or match[1]) < int(match[1]):
             raise UserError(
-                f"cannot read --seeds {text!r}; write a number of seeds (10), a range (0-4) or a list (3,7)."
+                f"cannot read {option} {text!r}; write a number of {what}s (10), a range (0-4) or a list (3,7)."
             )
         seeds.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
     if len(set(seeds)) != len(seeds):
-        raise UserError(f"--seeds {text!r} names a seed twice; a run counts once, so name each seed once.")
+        raise UserError(f"{option} {text!r} names a {what} twice; a run counts once, so name each {what} once.")
     return tuple(seeds)
 
 
@@ -85,10 +93,10 @@ def format_frames(frames: int) -> str:
 
 
 def make_plan(request: PlanRequest) -> Plan:
-    """All jobs of the request, pretrainings before the fine-tunings that start from them.
+    """All jobs of the request, pretrainings before the fine-tunings or evaluations that start from them.
 
-    An agent that does not pretrain gets fine-tunings with `snapshot_frames` 0 and no parent. With
-    `phase="finetune"` the parents are left out of the plan and are expected on disk.
+    An agent that does not pretrain gets the latter with `snapshot` 0 and no parent. With `phase="finetune"` or
+    `"evaluate"` the parents are left out of the plan and are expected on disk.
 
     Raises:
         UserError: for every name, key or number that cannot be planned.
@@ -99,6 +107,13 @@ def make_plan(request: PlanRequest) -> Plan:
     if request.preset not in suite.protocols:
         raise unknown_name("preset", request.preset, suite.protocols, where=f"of suite {suite.name!r}")
     protocol = suite.protocols[request.preset]
+    if request.phase not in ("all", "pretrain", suite.measured_phase):
+        raise UserError(
+            f"suite {suite.name!r} has no phase {request.phase!r}; "
+            f"--phase takes pretrain, {suite.measured_phase} or all."
+        )
+    if request.goal_sets and suite.goal_sets is None:
+        raise UserError(f"suite {suite.name!r} has no goal sets; leave --goal-sets away.")
     domains, tasks = _selected(suite, request.domains, request.tasks)
     if not request.agents:
         raise UserError("no agent is named; name at least one with --agent, see: urlbench list agents")
@@ -117,13 +132,14 @@ def make_plan(request: PlanRequest) -> Plan:
                 f"{suite.observation}; choose another of: urlbench list suites"
             )
         config = resolve_config(spec, request.preset, changes[name]).model_dump(mode="json")
-        maker = _JobMaker(suite, protocol, spec, config, versions, request.plugins)
+        maker = _JobMaker(suite, protocol, spec, config, versions, request)
         for seed in request.seeds:
             for domain in domains:
                 jobs.extend(maker.jobs(domain, tasks, seed, request.phase, snapshots))
     if not jobs:
         raise UserError(
-            f"--phase {request.phase} gives no jobs: {', '.join(agents)} has no pretraining; use --phase finetune."
+            f"--phase {request.phase} gives no jobs: {', '.join(agents)} has no pretraining; "
+            f"use --phase {suite.measured_phase}."
         )
     return Plan(jobs=tuple(sorted(jobs, key=lambda job: job.spec.phase != "pretrain")))
 
@@ -138,60 +154,105 @@ class _JobMaker:
         agent: AgentSpec,
         config: dict[str, Any],
         versions: dict[str, str],
-        plugins: tuple[str, ...],
+        request: PlanRequest,
     ) -> None:
         self.suite, self.protocol, self.agent, self.config = suite, protocol, agent, config
-        self.versions, self.plugins = versions, plugins
+        self.versions, self.request = versions, request
+        # Suites that only evaluate share the pretrainings of another suite, with the same preset.
+        self.school = suite if suite.pretrained_in is None else load_suite(suite.pretrained_in)
 
     def jobs(
         self, domain: Domain, tasks: Sequence[Task], seed: int, phase: PhaseChoice, snapshots: Sequence[int]
     ) -> list[Job]:
-        """The pretraining of `domain` and the fine-tunings of its tasks, for one seed."""
+        """The pretraining of `domain` and what starts from it on its tasks, for one seed."""
         jobs: list[Job] = []
         parent: Job | None = None
         if self.agent.pretrains:
-            parent = self._job("pretrain", domain.name, domain.primal_task, seed, 0, None)
-            if phase != "finetune":
+            parent = self._pretraining(domain, seed)
+            if phase in ("pretrain", "all"):
                 jobs.append(parent)
         if phase != "pretrain":
-            for frames in snapshots if parent else (0,):
-                for task in tasks:
-                    if task.domain == domain.name:
-                        jobs.append(self._job("finetune", domain.name, task.name, seed, frames, parent))
+            goal_sets: tuple[int | None, ...] = (None,)
+            if self.suite.goal_sets is not None:
+                goal_sets = self.request.goal_sets or (seed,)
+            jobs += [
+                self._measurement(task, seed, count, goal_set, parent)
+                for count in (snapshots if parent else (0,))
+                for task in tasks
+                if task.domain == domain.name
+                for goal_set in goal_sets
+            ]
         return jobs
 
-    def _job(self, phase: Phase, domain: str, task: str, seed: int, snapshot: int, parent: Job | None) -> Job:
+    def _pretraining(self, domain: Domain, seed: int) -> Job:
+        suite = self.school
+        domain = suite.domain(domain.name)
+        data_path = data = None
+        if suite.collection is not None:
+            dataset = find_dataset(Path(self.request.data), domain.name, suite.collection)
+            data_path, data = str(dataset.folder), dataset.fingerprint(self.protocol.data_transitions)
         spec = JobSpec(
-            suite=self.suite.full_name,
-            observation=self.suite.observation,
-            action_repeat=self.suite.action_repeat,
-            agent=self.agent.name,
-            agent_config=self.config,
-            protocol=self.protocol,
-            phase=phase,
-            domain=domain,
-            task=task,
+            **self._common(suite),
+            protocol=self._pretraining_protocol(),
+            phase="pretrain",
+            domain=domain.name,
+            task=domain.primal_task,
             seed=seed,
-            snapshot_frames=snapshot,
-            parent=parent.id if parent else None,
-            versions=self.versions,
+            goal_set=seed if suite.goal_sets is not None else None,
+            data=data,
         )
-        parts = [
-            spec.suite,
-            f"{spec.agent}-{config_hash(self.config)}",
-            self.protocol.preset,
-            phase,
-            domain if phase == "pretrain" else task,
-            *([f"snapshot_{snapshot}"] if snapshot else []),
-            f"seed_{seed}",
-        ]
+        return self._job(spec, None, data_path)
+
+    def _pretraining_protocol(self) -> Protocol:
+        """The school's protocol of the same budget; choices about the evaluation do not change a pretraining."""
+        preset = self.protocol.preset if self.protocol.reduced else "paper"
+        return self.school.protocols[preset]
+
+    def _measurement(self, task: Task, seed: int, snapshot: int, goal_set: int | None, parent: Job | None) -> Job:
+        spec = JobSpec(
+            **self._common(self.suite),
+            protocol=self.protocol,
+            phase=self.suite.measured_phase,
+            domain=task.domain,
+            task=task.name,
+            seed=seed,
+            snapshot=snapshot,
+            parent=parent.id if parent else None,
+            goal_set=goal_set,
+        )
+        return self._job(spec, parent, None)
+
+    def _common(self, suite: Suite) -> dict[str, Any]:
+        return {
+            "suite": suite.full_name,
+            "observation": suite.observation,
+            "action_repeat": suite.action_repeat,
+            "agent": self.agent.name,
+            "agent_config": self.config,
+            "image": self.agent.image if suite.observation == "pixels" and self.agent.looks else None,
+            "versions": self.versions,
+        }
+
+    def _job(self, spec: JobSpec, parent: Job | None, data_path: str | None) -> Job:
         return Job(
             id=job_id(spec),
-            path="/".join(parts),
+            path=run_path(spec),
             spec=spec,
             parent_path=parent.path if parent else None,
-            plugins=self.plugins,
+            plugins=self.request.plugins,
+            data_path=data_path,
         )
+
+
+def run_path(spec: JobSpec) -> str:
+    """Where a run of `spec` belongs, relative to the runs folder."""
+    parts = [spec.suite, f"{spec.agent}-{config_hash(spec.agent_config)}", spec.protocol.preset, spec.phase]
+    parts.append(spec.domain if spec.phase == "pretrain" else spec.task)
+    if spec.snapshot:
+        parts.append(f"snapshot_{spec.snapshot}")
+    if spec.goal_set is not None and spec.phase != "pretrain":
+        parts.append(f"goal_set_{spec.goal_set}")
+    return "/".join([*parts, f"seed_{spec.seed}"])
 
 
 def _selected(suite: Suite, domains: Iterable[str], tasks: Iterable[str]) -> tuple[list[Domain], list[Task]]:

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from urlbench.executor import JobState, JobView
 from urlbench.plan import format_frames
-from urlbench.store import budget_frames
+from urlbench.store import budget_of, budget_unit
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -24,8 +24,8 @@ class Tracker:
     """How far the jobs of a plan are, from their status files, and how long they will still take.
 
     Attributes:
-        frames: frames done, by job id.
-        speeds: frames per second of the jobs that run now, by job id.
+        frames: frames (updates, episodes) done, by job id.
+        speeds: the same per second, of the jobs that run now, by job id.
     """
 
     def __init__(self, views: Sequence[JobView], workers: int) -> None:
@@ -44,23 +44,23 @@ class Tracker:
                 continue
             status = view.directory.read_status()
             if status is not None and status.state == "running":
-                self.frames[view.job.id] = status.frame
-                if status.frames_per_second:
-                    self.speeds[view.job.id] = status.frames_per_second
+                self.frames[view.job.id] = status.progress
+                if status.per_second:
+                    self.speeds[view.job.id] = status.per_second
 
     def changed(self, view: JobView) -> None:
         """Note where a job starts, and learn from a job that has ended how fast its kind is."""
         if view.state == "running":
             status = view.directory.read_status()
-            self._first_frames[view.job.id] = status.frame if status is not None else 0
+            self._first_frames[view.job.id] = status.progress if status is not None else 0
         elif view.state == "done" and view.seconds > 0:
-            frames = budget_frames(view.job.spec) - self._first_frames.get(view.job.id, 0)
+            frames = budget_of(view.job.spec) - self._first_frames.get(view.job.id, 0)
             self._group_speeds[_group(view)].append(frames / view.seconds)
 
     def remaining_seconds(self, view: JobView) -> float | None:
         """Seconds that a running job will still take; None if its speed is not known yet."""
         speed = self.speeds.get(view.job.id)
-        return (budget_frames(view.job.spec) - self.frames.get(view.job.id, 0)) / speed if speed else None
+        return (budget_of(view.job.spec) - self.frames.get(view.job.id, 0)) / speed if speed else None
 
     def total_remaining_seconds(self) -> float | None:
         """About how many seconds until all jobs are done; None before anything was measured.
@@ -79,7 +79,7 @@ class Tracker:
         for view in self.views:
             if view.state in ("running", "waiting"):
                 speed = self.speeds.get(view.job.id) or speeds.get(_group(view), average)
-                seconds.append((budget_frames(view.job.spec) - self.frames.get(view.job.id, 0)) / speed)
+                seconds.append((budget_of(view.job.spec) - self.frames.get(view.job.id, 0)) / speed)
         return max(max(seconds), sum(seconds) / self.workers)
 
     def counts(self) -> str:
@@ -153,9 +153,15 @@ def _short_label(view: JobView) -> str:
 
 def _how_far(tracker: Tracker, view: JobView) -> str:
     frames, speed = tracker.frames.get(view.job.id, 0), tracker.speeds.get(view.job.id)
-    rate = f"{speed:.0f} frames/s" if speed else "starting"
+    unit = budget_unit(view.job.spec)
+    rate = f"{_speed(speed)} {unit}/s" if speed else "starting"
     left = format_seconds(tracker.remaining_seconds(view))
-    return f"{frames:,} of {format_frames(budget_frames(view.job.spec))} frames, {rate}, time left: {left}"
+    return f"{frames:,} of {format_frames(budget_of(view.job.spec))} {unit}, {rate}, time left: {left}"
+
+
+def _speed(per_second: float) -> str:
+    """Whole frames; slow updates and episodes with two digits."""
+    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"
 
 
 class LiveDisplay:
@@ -214,17 +220,17 @@ class LiveDisplay:
         table.add_column("running", ratio=1, no_wrap=True)
         if wide:
             table.add_column("", width=_BAR_WIDTH)
-        for heading in ("frames", "frames/s", "time left"):
+        for heading in ("done", "a second", "time left"):
             table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
         running = [view for view in self._tracker.views if view.state == "running"]
         for view in running[:_MOST_ROWS]:
             frames, speed = self._tracker.frames.get(view.job.id, 0), self._tracker.speeds.get(view.job.id)
-            budget = budget_frames(view.job.spec)
+            budget = budget_of(view.job.spec)
             table.add_row(
                 view.job.label if wide else _short_label(view),
                 *([ProgressBar(total=budget, completed=frames, width=_BAR_WIDTH)] if wide else []),
-                f"{frames}/{format_frames(budget)}",
-                f"{speed:.0f}" if speed else "starts",
+                f"{frames}/{format_frames(budget)} {budget_unit(view.job.spec)}",
+                _speed(speed) if speed else "starts",
                 format_seconds(self._tracker.remaining_seconds(view)),
             )
         more = [Text(f"… and {len(running) - _MOST_ROWS} more")] if len(running) > _MOST_ROWS else []

@@ -192,7 +192,7 @@ class Results:
                 domain=run.spec.domain,
                 task=run.spec.task,
                 seed=run.spec.seed,
-                pretrain_frames=run.spec.snapshot_frames,
+                pretrain_frames=run.spec.snapshot,
                 frames=evaluation.frame,
                 metric="episode_return",
                 value=evaluation.mean,
@@ -220,6 +220,7 @@ class Results:
             raise IncompleteError(incomplete_message(self, blocking))
         if not self.n_usable:
             raise IncompleteError(incomplete_message(self, problems))
+        assert self.suite.normaliser is not None, f"{self.suite.name} gives fractions of goals found, not returns"
         references = np.array([self.suite.normaliser.references[task] for task in self.tasks])
         domains = tuple(self.suite.task(task).domain for task in self.tasks)
         matrices = {}
@@ -340,7 +341,7 @@ def _collect(
             if run.spec.phase == "finetune"
             and run.spec.task in tasks
             and run.spec.seed in seeds
-            and run.spec.snapshot_frames == (snapshot if pretrains[run.spec.agent, run.config_hash] else 0)
+            and run.spec.snapshot == (snapshot if pretrains[run.spec.agent, run.config_hash] else 0)
         ],
         strays=strays,
         loose=loose,

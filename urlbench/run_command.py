@@ -21,21 +21,23 @@ Rerun = Literal["failed", "stale"]
 
 def describe_request(request: PlanRequest, plan: Plan) -> str:
     """What the request came to: every name, every seed and the number of jobs."""
-    specs = [job.spec for job in plan.jobs]
+    specs, suite = [job.spec for job in plan.jobs], load_suite(request.suite)
     pretrainings = sum(spec.phase == "pretrain" for spec in specs)
-    snapshots = sorted({spec.snapshot_frames for spec in specs if spec.snapshot_frames})
-    tasks = list(dict.fromkeys(spec.task for spec in specs if spec.phase == "finetune"))
+    snapshots = sorted({spec.snapshot for spec in specs if spec.snapshot})
+    tasks = list(dict.fromkeys(spec.task for spec in specs if spec.phase != "pretrain"))
+    goal_sets = sorted({spec.goal_set for spec in specs if spec.goal_set is not None and spec.phase != "pretrain"})
+    protocol = suite.protocols[request.preset]
     lines = [
-        f"suite {specs[0].suite}, preset {request.preset}: "
-        f"{len(specs)} jobs, {pretrainings} pretrain and {len(specs) - pretrainings} finetune",
+        f"suite {suite.full_name}, preset {request.preset}: "
+        f"{len(specs)} jobs, {pretrainings} pretrain and {len(specs) - pretrainings} {suite.measured_phase}",
         f"agents: {', '.join(dict.fromkeys(spec.agent for spec in specs))}",
         f"domains: {', '.join(dict.fromkeys(spec.domain for spec in specs))}",
         *([f"tasks: {', '.join(tasks)}"] if tasks else []),
-        *([f"snapshots: {', '.join(map(format_frames, snapshots))}"] if snapshots else []),
+        *([f"snapshots: {', '.join(map(format_frames, snapshots))} {protocol.pretrain_unit}"] if snapshots else []),
+        *([f"goal sets: {', '.join(map(str, goal_sets))}"] if goal_sets else []),
         f"seeds: {', '.join(map(str, request.seeds))}",
     ]
-    if request.preset != "paper":
-        protocol = load_suite(request.suite).protocols[request.preset]
+    if protocol.reduced:
         lines.append(f"REDUCED BUDGET: {protocol.description}; marked in every result, never mixed with the paper's")
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from urlbench.manifest import collect_manifest, manifest_json
 from urlbench.registry import load_agent, load_attribute, load_suite
 from urlbench.replay import Replay
 from urlbench.runner import Interrupted, Surroundings, TrainingLoop
-from urlbench.store import RunDirectory, RunState, Status, budget_frames
+from urlbench.store import RunDirectory, RunState, Status, queued_status
 from urlbench.types import Agent, AgentContext, Environment, Job, JobSpec
 
 CHECKPOINT_SECONDS = 120.0
@@ -58,13 +59,7 @@ def run_job(
         return "done"
     record = _Record(
         directory,
-        Status(
-            state="running",
-            phase=job.spec.phase,
-            budget_frames=budget_frames(job.spec),
-            pid=os.getpid(),
-            host=socket.gethostname(),
-        ),
+        queued_status(job.spec).model_copy(update={"pid": os.getpid(), "host": socket.gethostname()}),
     )
     try:
         record.write("running")
@@ -107,17 +102,17 @@ class _Record:
 
     def write(self, state: RunState, message: str = "") -> None:
         """The status, with the frame and message as they are now."""
-        changes = {"state": state, "frame": self.frame, "message": message}
+        changes = {"state": state, "progress": self.frame, "message": message}
         self._directory.write_status(self.status.model_copy(update=changes))
 
     def begin(self, frame: int, notes: Sequence[str]) -> None:
         """A start from `frame`, with what was noticed on the way."""
         self.frame = frame
         attempt = self._directory.begin_attempt(frame, notes)
-        self.status = self.status.model_copy(update={"attempt": attempt, "frame": frame})
+        self.status = self.status.model_copy(update={"attempt": attempt, "progress": frame})
         for note in notes:
             print(note, flush=True)
-        print(f"attempt {attempt} starts at frame {frame} of {self.status.budget_frames}", flush=True)
+        print(f"attempt {attempt} starts at frame {frame} of {self.status.budget}", flush=True)
 
     def end(self, state: RunState, reason: str) -> None:
         """The end of the attempt."""
@@ -165,13 +160,15 @@ def _check_versions(spec: JobSpec) -> None:
 
 def _build_environments(spec: JobSpec) -> tuple[Environment, Environment | None]:
     """For training and, when fine-tuning, for evaluation; both from the run's seed, as published."""
-    protocol, repeat = spec.protocol, spec.action_repeat
+    protocol, repeat, suite = spec.protocol, spec.action_repeat, load_suite(spec.suite.partition("@")[0])
     for name in ("pretrain_frames", "finetune_frames", "eval_every_frames"):
         if getattr(protocol, name) % repeat:
             raise UserError(f"{name} {getattr(protocol, name)} is not a multiple of the action repeat {repeat}.")
-    make = load_attribute(load_suite(spec.suite.partition("@")[0]).environment)
-    evaluation = make(spec.task, spec.seed, repeat) if spec.phase == "finetune" else None
-    return make(spec.task, spec.seed, repeat), evaluation
+    options: dict[str, Any] = {"image": spec.image} if suite.observation == "pixels" else {}
+    if suite.goal_sets is not None:
+        options["goal_set"] = spec.goal_set
+    make = partial(load_attribute(suite.environment), spec.task, spec.seed, repeat, **options)
+    return make(), make() if spec.phase == "finetune" else None
 
 
 def _build_agent(
@@ -196,11 +193,12 @@ def _build_agent(
         directory = RunDirectory(runs_root / job.parent_path)
         if not directory.is_done():
             raise UserError(f"its pretraining {job.parent_path} is not finished; run it first, with --phase all.")
-        if (parent_id := directory.read_job(runs_root).id) != spec.parent:
-            raise UserError(f"{job.parent_path} holds run {parent_id} and this fine-tuning starts from {spec.parent}.")
-        path = snapshot_path(directory.path, spec.snapshot_frames)
-        agent.load_state_dict(load_snapshot(path, SnapshotHeader.of(spec, spec.snapshot_frames)))
-        parent = {"id": parent_id, "path": job.parent_path, "snapshot_sha256": snapshot_digest(path)}
+        pretraining = directory.read_job(runs_root)
+        if pretraining.id != spec.parent:
+            raise UserError(f"{job.parent_path} holds run {pretraining.id} and this run starts from {spec.parent}.")
+        path = snapshot_path(directory.path, spec.snapshot)
+        agent.load_state_dict(load_snapshot(path, SnapshotHeader.of(pretraining.spec, spec.snapshot)))
+        parent = {"id": pretraining.id, "path": job.parent_path, "snapshot_sha256": snapshot_digest(path)}
     return agent.for_finetuning(context), parent
 
 

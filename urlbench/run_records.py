@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from urlbench.identity import canonical_json, config_hash
+from urlbench.plan import run_path
 from urlbench.store import RunDirectory, Status
 from urlbench.types import JobSpec, Spec
 
@@ -117,12 +118,7 @@ class RunRecord:
     @property
     def expected_path(self) -> str:
         """Where a run of this spec belongs, relative to the runs root."""
-        spec = self.spec
-        parts = [spec.suite, f"{spec.agent}-{self.config_hash}", spec.protocol.preset, spec.phase]
-        parts.append(spec.domain if spec.phase == "pretrain" else spec.task)
-        if spec.snapshot_frames:
-            parts.append(f"snapshot_{spec.snapshot_frames}")
-        return "/".join([*parts, f"seed_{spec.seed}"])
+        return run_path(self.spec)
 
 
 def read_run(root: Path, directory: RunDirectory) -> RunRecord | Problem:

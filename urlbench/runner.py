@@ -19,7 +19,7 @@ from urlbench.errors import UserError
 from urlbench.heartbeat import Heartbeat
 from urlbench.replay import Replay, aligned
 from urlbench.seeding import derive_seed, generator_state, set_generator_state, stream
-from urlbench.store import RunDirectory, budget_frames
+from urlbench.store import RunDirectory, budget_of
 from urlbench.training_metrics import EpisodeMetrics
 from urlbench.types import Agent, Array, Environment, JobSpec, Schedule, TimeStep
 
@@ -90,7 +90,7 @@ class TrainingLoop:
         self._environment, self._evaluation_environment = environment, evaluation_environment
         self._surroundings = surroundings
         self._directory = surroundings.directory
-        self._budget = budget_frames(spec)
+        self._budget = budget_of(spec)
         self._schedule = agent.schedule
         self._random_actions = spec.phase in self._schedule.random_action_phases
         self._action_bound = 1.0 if self._schedule.seed_action_bound == "one" else float(environment.action_dim)

@@ -121,7 +121,7 @@ def agent_keys(runs: Sequence[RunRecord], agents: Sequence[str] | None) -> list[
     pretraining = set()
     for run in runs:
         hashes[run.spec.agent].add(run.config_hash)
-        if run.spec.phase == "pretrain" or run.spec.snapshot_frames:
+        if run.spec.phase == "pretrain" or run.spec.snapshot:
             pretraining.add((run.spec.agent, run.config_hash))
     keys = [
         AgentKey(name if len(configs) == 1 else f"{name}-{config}", name, config, (name, config) in pretraining)

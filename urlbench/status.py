@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from urlbench.errors import UserError
 from urlbench.identity import config_hash
 from urlbench.plan import format_frames
-from urlbench.store import RunDirectory, RunStore
+from urlbench.store import RunDirectory, RunStore, Unit
 from urlbench.types import Job, Phase, Spec
 
 State = Literal["done", "running", "queued", "failed", "stale", "interrupted", "damaged"]
@@ -32,12 +32,13 @@ class RunStatus(Spec):
     phase: Phase
     domain: str
     task: str
-    snapshot_frames: int
+    snapshot: int
     seed: int
     state: State
-    frame: int
-    budget_frames: int
-    frames_per_second: float | None
+    progress: int
+    budget: int
+    unit: Unit
+    per_second: float | None
     message: str
     path: str
     log: str
@@ -102,12 +103,13 @@ def _run_status(job: Job, directory: RunDirectory) -> RunStatus:
             "phase": spec.phase,
             "domain": spec.domain,
             "task": spec.task,
-            "snapshot_frames": spec.snapshot_frames,
+            "snapshot": spec.snapshot,
             "seed": spec.seed,
             "state": state,
-            "frame": status.frame,
-            "budget_frames": status.budget_frames,
-            "frames_per_second": status.frames_per_second if state == "running" else None,
+            "progress": status.progress,
+            "unit": status.unit,
+            "budget": status.budget,
+            "per_second": status.per_second if state == "running" else None,
             "message": message or status.message,
             "path": job.path,
             "log": f"{job.path}/{directory.log_file.name}",
@@ -140,11 +142,11 @@ def _grid(suite: str, preset: str, agent: str, runs: list[RunStatus]) -> Iterato
     yield f"{suite}  preset {preset}{reduced}  {agent}"
     seeds = sorted({run.seed for run in runs})
     cells: dict[str, dict[int, str]] = defaultdict(dict)
-    for run in sorted(runs, key=lambda run: (run.domain, run.phase != "pretrain", run.task, run.snapshot_frames)):
-        row = f"pretrain {run.domain}" if run.phase == "pretrain" else f"finetune {run.task}"
-        if run.snapshot_frames:
-            row += f" from {format_frames(run.snapshot_frames)}"
-        percent = f" {100 * run.frame // max(run.budget_frames, 1)}%"
+    for run in sorted(runs, key=lambda run: (run.domain, run.phase != "pretrain", run.task, run.snapshot)):
+        row = f"pretrain {run.domain}" if run.phase == "pretrain" else f"{run.phase} {run.task}"
+        if run.snapshot:
+            row += f" from {format_frames(run.snapshot)}"
+        percent = f" {100 * run.progress // max(run.budget, 1)}%"
         cells[row][run.seed] = run.state + ("" if run.state in ("done", "queued", "damaged") else percent)
     head = max(len(row) for row in cells)
     width = max(8, *(len(text) for row in cells.values() for text in row.values()))

@@ -31,11 +31,13 @@ __all__ = [
     "RunStore",
     "Status",
     "append_jsonl",
-    "budget_frames",
+    "budget_of",
+    "budget_unit",
     "read_jsonl",
     "write_atomic",
 ]
 
+Unit = Literal["frames", "updates", "episodes"]
 RunState = Literal["queued", "running", "stale", "done", "interrupted", "failed"]
 _LOCK_ATTEMPTS = 10
 _LOCK_PAUSE_SECONDS = 0.05
@@ -46,8 +48,8 @@ class Status(Spec):
 
     Attributes:
         state: `stale` is never written: it is a `running` whose process is gone.
-        frame: frames done of `budget_frames`.
-        frames_per_second: over the last half minute, evaluations included; None before there is a measurement.
+        progress: done of `budget`, both in `unit`.
+        per_second: progress over the last half minute, evaluations included; None before there is a measurement.
         updated: unix time.
         attempt: number of the start, from 1.
         message: why it failed or stopped.
@@ -55,9 +57,10 @@ class Status(Spec):
 
     state: RunState
     phase: Phase
-    frame: int = 0
-    budget_frames: int = 0
-    frames_per_second: float | None = None
+    progress: int = 0
+    budget: int = 0
+    unit: Unit = "frames"
+    per_second: float | None = None
     updated: float = 0.0
     attempt: int = 0
     pid: int | None = None
@@ -113,8 +116,9 @@ class RunDirectory:
             "spec": job.spec.model_dump(mode="json"),
             "plugins": list(job.plugins),
             "parent_path": job.parent_path,
+            "data_path": job.data_path,
         }
-        self.write_status(Status(state="queued", phase=job.spec.phase, budget_frames=budget_frames(job.spec)))
+        self.write_status(queued_status(job.spec))
         write_atomic(self.spec_file, canonical_json(stored) + "\n")
 
     def read_job(self, root: Path) -> Job:
@@ -140,6 +144,7 @@ class RunDirectory:
             spec=spec,
             parent_path=stored.get("parent_path"),
             plugins=tuple(stored.get("plugins", ())),
+            data_path=stored.get("data_path"),
         )
 
     def _read_spec(self) -> dict[str, Any]:
@@ -218,7 +223,7 @@ class RunDirectory:
             if self.is_locked():
                 status = status.model_copy(update={"state": "running"})
         if self.done_file.exists():
-            return status.model_copy(update={"state": "done", "frame": status.budget_frames, "message": ""})
+            return status.model_copy(update={"state": "done", "progress": status.budget, "message": ""})
         if status.state == "running" and not self.is_locked():
             return status.model_copy(update={"state": "stale", "message": "its process is gone"})
         return status
@@ -351,9 +356,24 @@ def _folders_with_spec(root: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def budget_frames(spec: JobSpec) -> int:
-    """The frames of the job's phase."""
-    return spec.protocol.pretrain_frames if spec.phase == "pretrain" else spec.protocol.finetune_frames
+def queued_status(spec: JobSpec) -> Status:
+    """The status of a job that nothing has started yet."""
+    return Status(state="queued", phase=spec.phase, budget=budget_of(spec), unit=budget_unit(spec))
+
+
+def budget_of(spec: JobSpec) -> int:
+    """The length of the job's phase, in `budget_unit`."""
+    protocol = spec.protocol
+    if spec.phase == "pretrain":
+        return protocol.pretrain_budget
+    return protocol.eval_episodes * protocol.zero_shot.goals if protocol.zero_shot else protocol.finetune_frames
+
+
+def budget_unit(spec: JobSpec) -> Unit:
+    """What the job's progress is counted in."""
+    if spec.phase == "pretrain":
+        return spec.protocol.pretrain_unit
+    return "episodes" if spec.phase == "evaluate" else "frames"
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Phase = Literal["pretrain", "finetune"]
+Phase = Literal["pretrain", "finetune", "evaluate"]
+BudgetUnit = Literal["frames", "updates"]
 ObservationKind = Literal["states", "pixels"]
 Array = npt.NDArray[Any]
 
@@ -49,35 +50,89 @@ class Domain(Spec):
     episode_frames: int = Field(gt=0)
 
 
-class Protocol(Spec):
-    """The budgets of one preset of a suite, in environment frames.
+class ZeroShot(Spec):
+    """How a pretrained agent is searched for goals without learning anything more.
 
     Attributes:
-        preset: `paper` are the published budgets; every other name marks a reduced budget.
-        snapshots: frames of pretraining after which the agent is kept, ascending.
+        goals: goals of a task, each looked for in `Protocol.eval_episodes` episodes.
+        found_reward: the threshold of `criterion`.
+        criterion: `step_reward` finds a goal when the reward of one agent step is at least `found_reward`;
+            `episode_return` when the sum of an episode is above it.
+        actions: the policy's `mean` (or mode), or `sampled` from it.
+        skill_steps: agent steps after which agents with skills draw another one.
+        stop_when_found: an episode ends when it has found its goal; its return then says nothing.
+    """
+
+    goals: int = Field(default=1, gt=0)
+    found_reward: float
+    criterion: Literal["step_reward", "episode_return"] = "step_reward"
+    actions: Literal["mean", "sampled"] = "mean"
+    skill_steps: int = Field(default=50, gt=0)
+    stop_when_found: bool = False
+
+
+class Protocol(Spec):
+    """The budgets of one preset of a suite, in environment frames unless a name says otherwise.
+
+    Pretraining is either `pretrain_frames` of the agent's own exploration or `pretrain_updates` on a data set's
+    first `data_transitions`. What follows is either a fine-tuning or a search for goals without learning
+    (`zero_shot`).
+
+    Attributes:
+        preset: `paper` are the published budgets, and so are `paper-...` with one other documented choice; every
+            other name marks a reduced budget.
+        snapshots: pretraining, in `pretrain_unit`, after which the agent is kept; ascending.
         eval_every_frames: fine-tuning frames between two evaluations.
+        eval_episodes: of each evaluation, or of each goal.
     """
 
     preset: str
     description: str
-    pretrain_frames: int = Field(gt=0)
+    pretrain_frames: int = Field(default=0, ge=0)
+    pretrain_updates: int = Field(default=0, ge=0)
+    data_transitions: int = Field(default=0, ge=0)
     snapshots: tuple[int, ...] = Field(min_length=1)
-    finetune_frames: int = Field(gt=0)
-    eval_every_frames: int = Field(gt=0)
+    finetune_frames: int = Field(default=0, ge=0)
+    eval_every_frames: int = Field(default=0, ge=0)
     eval_episodes: int = Field(gt=0)
+    zero_shot: ZeroShot | None = None
 
     @model_validator(mode="after")
     def _budgets_fit(self) -> "Protocol":
+        if bool(self.pretrain_frames) == bool(self.pretrain_updates):
+            raise ValueError("give either pretrain_frames or pretrain_updates")
+        if bool(self.pretrain_updates) != bool(self.data_transitions):
+            raise ValueError("pretrain_updates and data_transitions belong together")
         if list(self.snapshots) != sorted(set(self.snapshots)) or self.snapshots[0] <= 0:
             raise ValueError(f"snapshots {self.snapshots} must be positive, ascending and distinct")
-        if self.snapshots[-1] > self.pretrain_frames:
-            raise ValueError(f"snapshot {self.snapshots[-1]} lies beyond pretrain_frames {self.pretrain_frames}")
-        if self.finetune_frames % self.eval_every_frames:
+        if self.snapshots[-1] > self.pretrain_budget:
+            raise ValueError(
+                f"snapshot {self.snapshots[-1]} lies beyond pretrain_{self.pretrain_unit} {self.pretrain_budget}"
+            )
+        if self.zero_shot is not None:
+            if self.finetune_frames or self.eval_every_frames:
+                raise ValueError("a zero-shot protocol has no fine-tuning")
+        elif not (self.finetune_frames and self.eval_every_frames) or self.finetune_frames % self.eval_every_frames:
             raise ValueError(
                 f"eval_every_frames {self.eval_every_frames} must divide finetune_frames {self.finetune_frames}, "
                 "or the final score would not be taken at the end of the budget"
             )
         return self
+
+    @property
+    def pretrain_budget(self) -> int:
+        """Length of the pretraining, in `pretrain_unit`."""
+        return self.pretrain_frames or self.pretrain_updates
+
+    @property
+    def pretrain_unit(self) -> BudgetUnit:
+        """What pretraining and snapshots are counted in."""
+        return "frames" if self.pretrain_frames else "updates"
+
+    @property
+    def reduced(self) -> bool:
+        """True if no result compares with a published one."""
+        return self.preset != "paper" and not self.preset.startswith("paper-")
 
 
 class Normaliser(Spec):
@@ -94,13 +149,45 @@ class Normaliser(Spec):
     references: dict[str, float]
 
 
+class ImageFormat(Spec):
+    """What an agent sees of a pixel suite: RGB, channels first, uint8 [3 * frame_stack, size, size].
+
+    Attributes:
+        frame_stack: images of the latest steps, the oldest first; a reset fills it with copies of one.
+    """
+
+    size: int = Field(default=64, gt=0)
+    frame_stack: int = Field(default=1, gt=0)
+
+
+DEFAULT_IMAGE = ImageFormat()
+
+
+class GoalSets(Spec):
+    """Numbered sets of goals; a set is one more thing a result is about, beside task and seed.
+
+    Attributes:
+        goals: in each set.
+        reachable: number of goals within the body's reach, by set; no score can be higher.
+        source: what `reachable` was measured with.
+    """
+
+    goals: int = Field(gt=0)
+    reachable: dict[int, int]
+    source: str
+
+
 class Suite(Spec):
     """A set of tasks with one protocol; changing a task, a budget or the normaliser changes `version`.
 
     Attributes:
         environment: lazy `module:function` with the signature of `EnvironmentFactory`.
         packages: distributions whose versions are part of a result's identity.
-        protocols: budgets by preset; `paper` is the default.
+        protocols: budgets by preset; `paper` is the default. All of them end alike: fine-tuned, or zero-shot.
+        normaliser: None where scores are fractions of goals found.
+        pretrained_in: name of the suite whose pretrainings are used; None for its own.
+        collection: name of the exploration method whose data set is pretrained on; None to pretrain online.
+        goal_sets: None for suites without.
     """
 
     name: str
@@ -111,9 +198,12 @@ class Suite(Spec):
     domains: tuple[Domain, ...]
     tasks: tuple[Task, ...]
     protocols: dict[str, Protocol]
-    normaliser: Normaliser
+    normaliser: Normaliser | None
     environment: str
     packages: tuple[str, ...]
+    pretrained_in: str | None = None
+    collection: str | None = None
+    goal_sets: GoalSets | None = None
 
     def domain(self, name: str) -> Domain:
         """The domain of that name; KeyError if there is none."""
@@ -128,12 +218,17 @@ class Suite(Spec):
         """`name@version`, as used in paths and tables."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def measured_phase(self) -> Phase:
+        """The phase that gives the scores."""
+        return "evaluate" if any(protocol.zero_shot for protocol in self.protocols.values()) else "finetune"
+
 
 class TimeStep(NamedTuple):
     """What an environment returns.
 
     Attributes:
-        observation: float32 [O] from states, uint8 [3, H, W] from pixels.
+        observation: float32 [O] from states, uint8 [3 * stack, H, W] from pixels, uint8 [0] if nobody looks.
         reward: sum over the repeated frames; 0 at a reset.
         discount: 0 at a true termination, else 1.
         is_last: the episode ended, by termination or by its time limit.
@@ -170,12 +265,26 @@ class Environment(TypingProtocol):
     def set_random_state(self, state: dict[str, Any]) -> None:
         """Restore what `random_state` returned."""
 
+    def reseed(self, seed: int) -> None:
+        """Start the random stream anew, from `seed` in [0, 2^32)."""
+
+
+class GoalEnvironment(Environment, TypingProtocol):
+    """An environment of a suite with goal sets."""
+
+    def set_goal(self, goal: int | None) -> None:
+        """The goal, by its place in the set, of all episodes from the next reset on; None draws one at each reset."""
+
 
 class EnvironmentFactory(TypingProtocol):
-    """Builds the environment of one task."""
+    """Builds the environment of one task.
+
+    Factories of pixel suites also take `image: ImageFormat | None`, where None renders nothing (the agent does not
+    look), and those of suites with goal sets `goal_set: int`, the number of the set.
+    """
 
     def __call__(self, task: str, seed: int, action_repeat: int) -> Environment:
-        """The environment of `task`, its random stream started from `seed`."""
+        """The environment of `task`, its random stream started from `seed` in [0, 2^32)."""
 
 
 # --- Agents: what is compared -----------------------------------------------------------------------
@@ -209,7 +318,7 @@ class AgentContext:
     """What an agent is told about where it will live.
 
     Attributes:
-        observation_shape: [O] from states, [3, H, W] from pixels.
+        observation_shape: [O] from states, [3 * stack, H, W] from pixels.
         seed: of the run; agents derive their streams from it by name.
         collects: False for pretraining from a fixed data set, where no exploration policy is needed.
         device: a torch device string.
@@ -269,6 +378,16 @@ class Agent(ABC):
             seed: of the actor's own random stream.
         """
 
+    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+        """What a pretrained agent looks for goals with, when it learns nothing more.
+
+        Args:
+            seed: of the actor's own random stream.
+            skill_steps: agents with skills draw one at each episode start and whenever the step counter divides this.
+            sample: draw actions from the policy instead of taking its mean or mode.
+        """
+        return self.actor(evaluation=not sample, seed=seed)
+
     @abstractmethod
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """One full update of every component.
@@ -305,6 +424,8 @@ class AgentSpec:
         config: its configuration model; the defaults are the published settings.
         presets: changes to the defaults for the reduced presets, by preset name.
         build: makes the pretraining agent (or, if `pretrains` is False, the one `for_finetuning` is asked of).
+        image: what it wants to see of pixel suites.
+        looks: False for agents that ignore observations: nothing is rendered for them.
     """
 
     name: str
@@ -315,6 +436,8 @@ class AgentSpec:
     config: type[Spec]
     build: Callable[[AgentContext, Any], Agent]
     presets: Mapping[str, Mapping[str, Any]]
+    image: ImageFormat = DEFAULT_IMAGE
+    looks: bool = True
 
 
 # --- Jobs: what is run ------------------------------------------------------------------------------
@@ -326,8 +449,11 @@ class JobSpec(Spec):
     Attributes:
         suite: `name@version`.
         task: the primal task when pretraining.
-        snapshot_frames: pretraining frames of the snapshot a fine-tuning starts from; 0 if none.
-        parent: job id of the pretraining that a fine-tuning starts from.
+        snapshot: of the pretraining, in the protocol's `pretrain_unit`, that the job starts from; 0 if none.
+        parent: job id of that pretraining.
+        image: what the agent sees of a pixel suite; None from states, and if it does not look.
+        goal_set: number of the goal set; None for suites without.
+        data: fingerprint of the data set that is pretrained on; None online.
         agent_config: the resolved configuration, as plain JSON values.
         versions: versions of the packages that are part of a result's identity.
     """
@@ -342,8 +468,11 @@ class JobSpec(Spec):
     domain: str
     task: str
     seed: int
-    snapshot_frames: int = 0
+    snapshot: int = 0
     parent: str | None = None
+    image: ImageFormat | None = None
+    goal_set: int | None = None
+    data: str | None = None
     versions: dict[str, str]
 
 
@@ -355,6 +484,7 @@ class Job(Spec):
         path: run directory, relative to the runs root.
         parent_path: run directory of the parent, relative to the runs root; None without a parent.
         plugins: files or modules that register the suite or the agent; not part of the identity.
+        data_path: folder of the data set that is pretrained on; not part of the identity, its fingerprint is.
     """
 
     id: str
@@ -362,13 +492,17 @@ class Job(Spec):
     spec: JobSpec
     parent_path: str | None = None
     plugins: tuple[str, ...] = ()
+    data_path: str | None = None
 
     @property
     def label(self) -> str:
         """A short name for people: `choreographer finetune walker_walk seed 0`."""
-        where = self.spec.domain if self.spec.phase == "pretrain" else self.spec.task
-        start = f" from {self.spec.snapshot_frames}" if self.spec.snapshot_frames else ""
-        return f"{self.spec.agent} {self.spec.phase} {where}{start} seed {self.spec.seed}"
+        spec = self.spec
+        where = spec.domain if spec.phase == "pretrain" else spec.task
+        if spec.goal_set is not None and spec.phase != "pretrain":
+            where += f" goal set {spec.goal_set}"
+        start = f" from {spec.snapshot}" if spec.snapshot else ""
+        return f"{spec.agent} {spec.phase} {where}{start} seed {spec.seed}"
 
 
 class Plan(Spec):

@@ -112,7 +112,7 @@ def _cell_problems(results: "Results", commands: Commands, agent: AgentKey, task
         reason = run.status.message or "no reason was recorded"
         yield problem("failed", f"{cell}: {run.path} failed ({reason}); try again with", run.path, rerun=True)
     elif run.status.state != "done":
-        reached = f"at frame {run.status.frame} of {run.spec.protocol.finetune_frames}"
+        reached = f"at {run.status.progress} of {run.status.budget} {run.status.unit}"
         yield problem("unfinished", f"{cell}: {run.path} is {run.status.state} {reached}; go on with", run.path)
 
 

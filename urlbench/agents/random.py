@@ -72,4 +72,5 @@ SPEC = AgentSpec(
     config=RandomConfig,
     build=RandomAgent,
     presets={},
+    looks=False,
 )

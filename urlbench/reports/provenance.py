@@ -76,6 +76,7 @@ def provenance(results: Results, command: str) -> Provenance:
         f"{len(runs)} runs [{fingerprint}], seeds {seeds} · {environment} · git {', '.join(git)} · {command}"
     )
     normaliser = results.suite.normaliser
+    assert normaliser is not None
     entries = [
         ("Report", [command]),
         ("Made with", [f"urlbench {urlbench.__version__}, {', '.join(_installed())}"]),

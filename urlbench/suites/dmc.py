@@ -142,6 +142,10 @@ class DmcEnvironment:
         inner = state["state"]
         self._random.set_state({**state, "state": {**inner, "key": np.asarray(inner["key"], np.uint32)}})
 
+    def reseed(self, seed: int) -> None:
+        """Start the random stream anew, from `seed` in [0, 2^32)."""
+        self._random.seed(seed)
+
     def _flat(self, observation: Mapping[str, Array]) -> Array:
         flat = np.empty(self.observation_shape, np.float32)
         for where, value in zip(self._slices, observation.values(), strict=True):
