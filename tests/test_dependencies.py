@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "urlbench"
-RUNNER = {"run_job", "runner", "worker", "checkpoint", "training_metrics"}
+RUNNER = {"run_job", "runner", "offline", "worker", "checkpoint", "training_metrics"}
 TORCH_LEFT_OUT = RUNNER | {"manifest", "doctor"}
 COMMAND_LINE = {"cli", "cli_options", "__main__", "run_command", "listing", "status", "cost", "doctor", "progress"}
 HEAVY = {"numpy", "scipy", "torch", "dm_control", "mujoco", "pandas", "matplotlib", "rliable", "arch", "jinja2", "yaml"}

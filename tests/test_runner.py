@@ -406,8 +406,8 @@ def test_metrics_are_read_at_the_end_of_an_episode_only() -> None:
     assert not any(isinstance(value, torch.Tensor) and value.requires_grad for _, value in metrics._pending)
     restored = EpisodeMetrics()
     restored.load_state_dict(metrics.state_dict())
-    assert restored.take_means(10) == {"lazy": 3.0, "tensor": 3.0, "number": 1.0}
-    assert restored.take_means(20) == {}
+    assert restored.take_means("then") == {"lazy": 3.0, "tensor": 3.0, "number": 1.0}
+    assert restored.take_means("then") == {}
     metrics.add({"tensor": torch.tensor(torch.inf)})
     with pytest.raises(UserError, match="the update's tensor became infinite or NaN"):
-        metrics.take_means(20)
+        metrics.take_means("then")

@@ -10,6 +10,7 @@ import re
 import zipfile
 import zlib
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from urlbench.durable import explained, remove_temporaries, write_atomic
 from urlbench.errors import UserError
-from urlbench.types import Array, TimeStep
+from urlbench.types import Array, PhysicsEnvironment, TimeStep
 
 _ALIGNMENT = 64
 _FILE_NAME = re.compile(r"episode_(\d{6,})_(\d+)\.npz")
@@ -198,6 +199,21 @@ class Replay:
             self._keep(self._read(*files[index]))
         self.episodes = episodes
 
+    def add_file(self, content: bytes, path: Path, length: int) -> None:
+        """Take the episode in a file's content, as if it had just been added; writes nothing.
+
+        Args:
+            content: of the file; arrays of other keys than the replay's are left out.
+            path: for messages.
+            length: agent steps of the episode.
+
+        Raises:
+            UserError: if the content is damaged or does not fit.
+        """
+        assert self.folder is None, "a replay with a folder writes its own files"
+        self._keep(self._parse(content, path, length))
+        self.episodes += 1
+
     def discard_newer(self) -> None:
         """Delete the files of episodes beyond those loaded, and leftovers: they will be played again."""
         assert self.folder is not None, "a replay without a folder has no files"
@@ -217,7 +233,14 @@ class Replay:
 
     def _read(self, path: Path, length: int) -> dict[str, Array]:
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"the replay file {path} is damaged ({error})") from error
+        return self._parse(content, path, length)
+
+    def _parse(self, content: bytes, path: Path, length: int) -> dict[str, Array]:
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 episode = {key: file[key] for key in self._shapes}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"the replay file {path} is damaged ({error})") from error
@@ -228,6 +251,37 @@ class Replay:
                 raise UserError(f"the replay file {path} is damaged: {key} is {found}, not {dtype} {list(expected)}")
             episode[key] = episode[key].reshape(length + 1, *shape)
         return episode
+
+
+class PhysicsReplay(Replay):
+    """A replay whose files also hold the physics, `physics` [T + 1, P] float64, as those of ExORL do.
+
+    Args:
+        folder: where finished episodes are written.
+        environment: whose physics belong to the entries: each is added before the environment moves on.
+        capacity_steps: agent steps kept for sampling.
+    """
+
+    def __init__(self, folder: Path, environment: PhysicsEnvironment, capacity_steps: int) -> None:
+        super().__init__(
+            folder,
+            environment.observation_shape,
+            environment.observation_dtype,
+            environment.action_dim,
+            capacity_steps,
+        )
+        self._state: Callable[[], Array] = environment.physics_state
+        self._states: list[Array] = []
+
+    def add(self, timestep: TimeStep, action: Array | None = None) -> None:
+        """Append an entry and the state the physics are in."""
+        if timestep.is_first:
+            self._states = []
+        self._states.append(self._state())
+        super().add(timestep, action)
+
+    def _write(self, episode: dict[str, Array]) -> None:
+        super()._write({**episode, "physics": np.stack(self._states)})
 
 
 def _length(episode: dict[str, Array]) -> int:

@@ -3,11 +3,13 @@
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
+import numpy.typing as npt
 import torch
 
 from urlbench.checkpoint import SnapshotHeader, load_latest, load_snapshot, snapshot_digest, snapshot_path
@@ -15,13 +17,28 @@ from urlbench.durable import remove_temporaries, write_atomic
 from urlbench.errors import UserError
 from urlbench.heartbeat import Heartbeat
 from urlbench.manifest import collect_manifest, manifest_json
+from urlbench.offline import OfflineLoop, fill_replay
 from urlbench.registry import load_agent, load_attribute, load_suite
-from urlbench.replay import Replay
+from urlbench.replay import PhysicsReplay, Replay
 from urlbench.runner import Interrupted, Surroundings, TrainingLoop
 from urlbench.store import RunDirectory, RunState, Status, queued_status
-from urlbench.types import Agent, AgentContext, Environment, Job, JobSpec
+from urlbench.types import Agent, AgentContext, Environment, Job, JobSpec, PhysicsEnvironment
 
 CHECKPOINT_SECONDS = 120.0
+
+
+class Loop(Protocol):
+    """What every phase runs: a loop that can be interrupted and continued."""
+
+    @property
+    def progress(self) -> int:
+        """How far it is, in the unit of the status."""
+
+    def run(self) -> None:
+        """Go on to the end; Interrupted if it was asked to stop."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
 
 
 def run_job(
@@ -33,6 +50,7 @@ def run_job(
     device: str = "cpu",
     stop: Callable[[], str] = lambda: "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    recordings: Path | None = None,
 ) -> Literal["done", "interrupted"]:
     """Run a job to its end, from its newest checkpoint if there is one. The caller holds the directory's lock.
 
@@ -46,6 +64,8 @@ def run_job(
         device: a torch device string, or `auto` for the GPU if there is one.
         stop: returns why the run must stop, or an empty string; asked at every step.
         checkpoint_seconds: wall-clock time between checkpoints; does not change results.
+        recordings: folder where the episodes of a pretraining stay, with their physics; None for the run's own
+            replay, which goes when the run is done.
 
     Returns:
         `interrupted` if `stop` ended the run; it can be continued.
@@ -68,21 +88,32 @@ def run_job(
         _check_versions(job.spec)
         environment, evaluation_environment = _build_environments(job.spec)
         agent, parent = _build_agent(job, environment, runs_root, device)
-        state, replay, notes = _load_progress(job, directory, environment, agent.schedule.replay_capacity_steps)
-        record.begin(state["step"] * job.spec.action_repeat if state else 0, notes)
+        capacity = agent.schedule.replay_capacity_steps
+        if is_offline(job.spec):
+            state, notes = _load_checkpoint(job, directory)
+            record.begin(state["updates"] if state else 0, notes)
+        else:
+            state, replay, notes = _load_progress(job, directory, environment, capacity, recordings)
+            record.begin(state["step"] * job.spec.action_repeat if state else 0, notes)
         if not directory.manifest_file.exists():
             manifest = collect_manifest(device=device, threads=threads, parent=parent)
             write_atomic(directory.manifest_file, manifest_json(manifest))
         surroundings = Surroundings(directory, Heartbeat(directory, record.status), stop, checkpoint_seconds)
-        loop = TrainingLoop(job.id, job.spec, agent, environment, evaluation_environment, replay, surroundings)
+        loop: Loop
+        if is_offline(job.spec):
+            data = Replay(None, *_entry_format(environment), capacity)
+            fill_replay(data, job.data_path, job.spec, stop)
+            loop = OfflineLoop(job.id, job.spec, agent, data, surroundings)
+        else:
+            loop = TrainingLoop(job.id, job.spec, agent, environment, evaluation_environment, replay, surroundings)
         if state is not None:
             loop.restore(state)
             state = None  # large, and in the loop by now
         try:
             loop.run()
         finally:
-            record.frame = loop.frame
-        directory.finish(loop.frame)
+            record.progress = loop.progress
+        directory.finish(loop.progress)
     except Interrupted as interruption:
         record.end("interrupted", str(interruption))
         return "interrupted"
@@ -98,25 +129,29 @@ class _Record:
     """Writes down how an attempt goes, in status.json, attempts.jsonl and, by printing, log.txt."""
 
     def __init__(self, directory: RunDirectory, status: Status) -> None:
-        self._directory, self.status, self.frame = directory, status, 0
+        self._directory, self.status, self.progress = directory, status, 0
 
     def write(self, state: RunState, message: str = "") -> None:
-        """The status, with the frame and message as they are now."""
-        changes = {"state": state, "progress": self.frame, "message": message}
+        """The status, with the progress and message as they are now."""
+        changes = {"state": state, "progress": self.progress, "message": message}
         self._directory.write_status(self.status.model_copy(update=changes))
 
-    def begin(self, frame: int, notes: Sequence[str]) -> None:
-        """A start from `frame`, with what was noticed on the way."""
-        self.frame = frame
-        attempt = self._directory.begin_attempt(frame, notes)
-        self.status = self.status.model_copy(update={"attempt": attempt, "progress": frame})
+    def begin(self, progress: int, notes: Sequence[str]) -> None:
+        """A start from `progress`, with what was noticed on the way."""
+        self.progress = progress
+        attempt = self._directory.begin_attempt(progress, notes)
+        self.status = self.status.model_copy(update={"attempt": attempt, "progress": progress})
         for note in notes:
             print(note, flush=True)
-        print(f"attempt {attempt} starts at frame {frame} of {self.status.budget}", flush=True)
+        print(f"attempt {attempt} starts at {self._where} of {self.status.budget}", flush=True)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.status.unit.removesuffix('s')} {self.progress}"
 
     def end(self, state: RunState, reason: str) -> None:
         """The end of the attempt."""
-        print(f"attempt {self.status.attempt} ends at frame {self.frame}: {reason}", flush=True)
+        print(f"attempt {self.status.attempt} ends at {self._where}: {reason}", flush=True)
         self._directory.end_attempt(self.status.attempt, reason)
         self.write(state, "" if state == "done" else reason)
 
@@ -185,7 +220,9 @@ def _build_agent(
         seed=spec.seed,
         device=device,
     )
-    agent = description.build(context, description.config.model_validate(spec.agent_config))
+    # What was pretrained on data has no exploration policy, and its snapshots hold none.
+    pretraining = replace(context, collects=not spec.protocol.pretrain_updates)
+    agent = description.build(pretraining, description.config.model_validate(spec.agent_config))
     if spec.phase == "pretrain":
         return agent, None
     parent = None
@@ -193,43 +230,66 @@ def _build_agent(
         directory = RunDirectory(runs_root / job.parent_path)
         if not directory.is_done():
             raise UserError(f"its pretraining {job.parent_path} is not finished; run it first, with --phase all.")
-        pretraining = directory.read_job(runs_root)
-        if pretraining.id != spec.parent:
-            raise UserError(f"{job.parent_path} holds run {pretraining.id} and this run starts from {spec.parent}.")
+        school = directory.read_job(runs_root)
+        if school.id != spec.parent:
+            raise UserError(f"{job.parent_path} holds run {school.id} and this run starts from {spec.parent}.")
         path = snapshot_path(directory.path, spec.snapshot)
-        agent.load_state_dict(load_snapshot(path, SnapshotHeader.of(pretraining.spec, spec.snapshot)))
-        parent = {"id": pretraining.id, "path": job.parent_path, "snapshot_sha256": snapshot_digest(path)}
+        agent.load_state_dict(load_snapshot(path, SnapshotHeader.of(school.spec, spec.snapshot)))
+        parent = {"id": school.id, "path": job.parent_path, "snapshot_sha256": snapshot_digest(path)}
     return agent.for_finetuning(context), parent
 
 
+def is_offline(spec: JobSpec) -> bool:
+    """True for a pretraining on a data set."""
+    return spec.phase == "pretrain" and spec.protocol.pretrain_updates > 0
+
+
+def _entry_format(environment: Environment) -> tuple[tuple[int, ...], npt.DTypeLike, int]:
+    """What a replay is told about its entries."""
+    return environment.observation_shape, environment.observation_dtype, environment.action_dim
+
+
 def _load_progress(
-    job: Job, directory: RunDirectory, environment: Environment, capacity_steps: int
+    job: Job, directory: RunDirectory, environment: Environment, capacity_steps: int, recordings: Path | None
 ) -> tuple[dict[str, Any] | None, Replay, list[str]]:
     """The newest checkpoint that goes with the run's other files, these cut back to it, and what was noticed."""
 
     def empty_replay() -> Replay:
-        return Replay(
-            directory.replay,
-            environment.observation_shape,
-            environment.observation_dtype,
-            environment.action_dim,
-            capacity_steps,
-        )
+        if recordings is not None:
+            return PhysicsReplay(recordings, cast(PhysicsEnvironment, environment), capacity_steps)
+        return Replay(directory.replay, *_entry_format(environment), capacity_steps)
 
     replay = empty_replay()
 
     def accept(state: dict[str, Any]) -> None:
         nonlocal replay
-        if state["job"] != job.id:
-            raise UserError(f"a checkpoint in {directory.checkpoints} is of run {state['job']}, not of {job.id}")
-        directory.check_lengths(state["lengths"])
         replay = empty_replay()
         replay.load(state["replay_episodes"])
 
-    state, notes = load_latest(directory.checkpoints, accept)
+    state, notes = _load_checkpoint(job, directory, accept)
     if state is None:
-        directory.remove_progress()
-        return None, replay, notes
-    directory.cut_back(state["lengths"])
+        replay = empty_replay()
     replay.discard_newer()
     return state, replay, notes
+
+
+def _load_checkpoint(
+    job: Job, directory: RunDirectory, accept: Callable[[dict[str, Any]], None] = lambda state: None
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest checkpoint that goes with the run's logs, these cut back to it, and what was noticed.
+
+    Without any checkpoint, what an attempt left is removed.
+    """
+
+    def accept_run(state: dict[str, Any]) -> None:
+        if state["job"] != job.id:
+            raise UserError(f"a checkpoint in {directory.checkpoints} is of run {state['job']}, not of {job.id}")
+        directory.check_lengths(state["lengths"])
+        accept(state)
+
+    state, notes = load_latest(directory.checkpoints, accept_run)
+    if state is None:
+        directory.remove_progress()
+    else:
+        directory.cut_back(state["lengths"])
+    return state, notes

@@ -111,6 +111,11 @@ class TrainingLoop:
         """Frames so far."""
         return self.step * self._spec.action_repeat
 
+    @property
+    def progress(self) -> int:
+        """Frames so far, as the status shows them."""
+        return self.frame
+
     def run(self) -> None:
         """Go on to the end of the budget.
 
@@ -181,7 +186,7 @@ class TrainingLoop:
         self._updates += 1
 
     def _end_episode(self) -> None:
-        metrics = self._metrics.take_means(self.frame)
+        metrics = self._metrics.take_means(f"in the episode that ended at frame {self.frame}")
         if not np.isfinite(self._return):
             raise UserError(f"the return of the episode that ended at frame {self.frame} is {self._return}.")
         assert not metrics.keys() & set(RESERVED_COLUMNS), f"metrics must not be called {RESERVED_COLUMNS}"

@@ -34,11 +34,11 @@ class EpisodeMetrics:
             self._floats.setdefault(name, []).append(number)
         self._pending.clear()
 
-    def take_means(self, frame: int) -> dict[str, float]:
+    def take_means(self, when: str) -> dict[str, float]:
         """The mean of each metric, and start anew.
 
         Args:
-            frame: at which the episode ended, for the message.
+            when: the updates were made, for the message.
 
         Raises:
             UserError: if a metric is not finite.
@@ -47,7 +47,7 @@ class EpisodeMetrics:
         means = {name: math.fsum(values) / len(values) for name, values in self._floats.items() if _finite(values)}
         if broken := sorted(self._floats.keys() - means.keys()):
             raise UserError(
-                f"the update's {', '.join(broken)} became infinite or NaN in the episode that ended at frame {frame}; "
+                f"the update's {', '.join(broken)} became infinite or NaN {when}; "
                 "the agent's settings do not train stably here, change them."
             )
         self._floats = {}

@@ -276,6 +276,19 @@ class GoalEnvironment(Environment, TypingProtocol):
         """The goal, by its place in the set, of all episodes from the next reset on; None draws one at each reset."""
 
 
+class PhysicsEnvironment(Environment, TypingProtocol):
+    """An environment whose physics can be read and set; data sets hold the states of its physics."""
+
+    def physics_state(self) -> Array:
+        """Positions, velocities and activations, float64 [P]."""
+
+    def set_physics_state(self, state: Array) -> None:
+        """Put the physics into `state` [P], with everything that follows from it; an episode must be under way."""
+
+    def present_reward(self) -> float:
+        """The task's reward of the state the physics is in, without a step."""
+
+
 class EnvironmentFactory(TypingProtocol):
     """Builds the environment of one task.
 

@@ -146,6 +146,23 @@ class DmcEnvironment:
         """Start the random stream anew, from `seed` in [0, 2^32)."""
         self._random.seed(seed)
 
+    def physics_state(self) -> Array:
+        """Positions, velocities and activations, float64 [P]."""
+        state: Array = np.array(self.physics.get_state(), np.float64)
+        return state
+
+    def set_physics_state(self, state: Array) -> None:
+        """Put the physics into `state` [P], as ExORL does to label recorded states with rewards.
+
+        The solver starts without memory, which for jaco's contacts is not how a recorded step began.
+        """
+        with self.physics.reset_context():
+            self.physics.set_state(np.asarray(state, np.float64))
+
+    def present_reward(self) -> float:
+        """The task's reward of the state the physics is in, without a step."""
+        return float(self.environment.task.get_reward(self.physics))
+
     def _flat(self, observation: Mapping[str, Array]) -> Array:
         flat = np.empty(self.observation_shape, np.float32)
         for where, value in zip(self._slices, observation.values(), strict=True):
