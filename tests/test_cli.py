@@ -78,7 +78,7 @@ def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
 
 def test_list_tasks_imports_definitions_only() -> None:
     script = (
-        "import sys\nfrom urlbench.listing import list_rows\nassert len(list_rows('tasks')) == 12\n"
+        "import sys\nfrom urlbench.listing import list_rows\nassert len(list_rows('tasks')) >= 12\n"
         "print([m for m in sys.modules if m in ('torch', 'dm_control', 'mujoco')])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -99,8 +99,8 @@ def test_list_json(urlbench: Command) -> None:
     lists = json.loads(urlbench("list", "--json").out)
     assert {row["name"] for row in lists["agents"]} >= {"choreographer", "random"}
     tasks = json.loads(urlbench("list", "tasks", "--json").out)
-    flip = next(row for row in tasks if row["name"] == "walker_flip")
-    assert (flip["suite"], flip["domain"]) == ("urlb-states@1", "walker")
+    flips = {row["suite"]: row["domain"] for row in tasks if row["name"] == "walker_flip"}
+    assert flips["urlb-states@1"] == flips["urlb-offline@1"] == "walker"
 
 
 def test_show_suite(urlbench: Command) -> None:

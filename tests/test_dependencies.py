@@ -6,9 +6,23 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "urlbench"
-RUNNER = {"run_job", "runner", "offline", "worker", "checkpoint", "training_metrics"}
+RUNNER = {
+    *("run_job", "runner", "offline", "assembly", "evaluation", "evaluation_pool", "zero_shot"),
+    *("worker", "checkpoint", "training_metrics"),
+}
 TORCH_LEFT_OUT = RUNNER | {"manifest", "doctor"}
-COMMAND_LINE = {"cli", "cli_options", "__main__", "run_command", "listing", "status", "cost", "doctor", "progress"}
+COMMAND_LINE = {
+    "cli",
+    "cli_data",
+    "cli_options",
+    "__main__",
+    "run_command",
+    "listing",
+    "status",
+    "cost",
+    "doctor",
+    "progress",
+}
 HEAVY = {"numpy", "scipy", "torch", "dm_control", "mujoco", "pandas", "matplotlib", "rliable", "arch", "jinja2", "yaml"}
 
 
@@ -95,13 +109,14 @@ def test_every_rule_still_has_something_to_check() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["cli.py", "cli_options.py", "__init__.py", "errors.py", "registry.py", "listing.py"]
+    "module",
+    ["cli.py", "cli_data.py", "cli_options.py", "__init__.py", "errors.py", "exorl.py", "registry.py", "listing.py"],
 )
 def test_the_start_of_the_command_line_imports_nothing_heavy(module: str) -> None:
     names = imported(TREES[PACKAGE / module], at_start=True)
     assert not {top(name) for name in names} & (HEAVY | {"pydantic", "rich"})
     assert {name.split(".")[1] for name in names if name.startswith("urlbench.")} <= {
-        *("cli_options", "errors", "registry", "__version__")
+        *("cli_data", "cli_options", "errors", "exorl", "registry", "__version__")
     }
 
 

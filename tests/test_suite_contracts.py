@@ -16,8 +16,12 @@ from urlbench.types import Environment, Suite, TimeStep
 
 # Those that come with urlbench: other test modules register suites of their own, without environments.
 SUITES = {name: registry.load_suite(name) for name, entry in registry._SUITES.items() if entry.origin == "urlbench"}
+# Suites that share a factory share their environments, too.
+FACTORIES = {suite.environment: suite for suite in reversed(SUITES.values())}
 TASKS = [
-    pytest.param(suite, task.name, id=f"{name}-{task.name}") for name, suite in SUITES.items() for task in suite.tasks
+    pytest.param(suite, task.name, id=f"{suite.name}-{task.name}")
+    for suite in FACTORIES.values()
+    for task in suite.tasks
 ]
 every_suite = pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES.keys())
 every_task = pytest.mark.parametrize(("suite", "task"), TASKS)
@@ -61,7 +65,8 @@ def test_the_specification_is_complete(suite: Suite) -> None:
 def test_every_budget_ends_with_an_episode_of_every_domain(suite: Suite) -> None:
     for preset, protocol in suite.protocols.items():
         assert protocol.preset == preset
-        budgets = (*protocol.snapshots, protocol.pretrain_frames, protocol.finetune_frames, protocol.eval_every_frames)
+        budgets = [protocol.pretrain_frames, protocol.finetune_frames, protocol.eval_every_frames]
+        budgets += protocol.snapshots if protocol.pretrain_unit == "frames" else [protocol.data_transitions]
         for domain in suite.domains:
             assert [budget % domain.episode_frames for budget in budgets] == [0] * len(budgets)
 

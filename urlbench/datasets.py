@@ -14,15 +14,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from urlbench import exorl
 from urlbench.durable import write_atomic
 from urlbench.errors import UserError
 from urlbench.identity import canonical_json
 from urlbench.types import Spec
 
 INDEX_NAME, BUFFER_NAME = "dataset.json", "buffer"
-EXORL_COLLECTIONS = ("aps", "diayn", "disagreement", "icm", "icm_apt", "proto", "random", "rnd", "smm")
-"""The exploration methods whose data ExORL (Yarats et al. 2022) published, by the names of their archives."""
-
 _FILE_NAME = r"episode_(\d{6,})_(\d+)\.npz"
 
 
@@ -174,7 +172,7 @@ def find_dataset(root: Path, domain: str, collection: str) -> Dataset:
     if (dataset.folder / INDEX_NAME).exists():
         return dataset
     where = f"--domain {domain} --collection {collection} --data {root}"
-    if collection in EXORL_COLLECTIONS:
+    if collection in exorl.METHODS:
         get = f"get it with: urlbench data download {where} (or, for episodes of your own, see: urlbench data --help)"
     else:
         get = (

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from urlbench import exorl
 from urlbench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ _SUITES: dict[str, Entry] = {
         "12 locomotion and reaching tasks from proprioceptive states (walker, quadruped, jaco)",
         "urlbench",
     ),
+    **{
+        exorl.suite_name(collection): Entry(
+            f"urlbench.suites.urlb_offline:{collection.upper()}", exorl.suite_description(collection), "urlbench"
+        )
+        for collection in exorl.METHODS
+    },
 }
 _AGENTS: dict[str, Entry] = {
     "choreographer": Entry(

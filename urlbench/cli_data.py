@@ -1,0 +1,1 @@
+"""`urlbench data`: the data sets that offline suites pretrain on."""
