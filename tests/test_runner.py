@@ -13,6 +13,7 @@ from toy_runs import PLUGIN, assert_same_run, equal, final_agent, run, run_both,
 from urlbench import worker
 from urlbench.checkpoint import snapshot_path
 from urlbench.errors import UserError
+from urlbench.evaluation import FinetuningEvaluation, LocalPlayer
 from urlbench.heartbeat import Heartbeat
 from urlbench.identity import job_id
 from urlbench.registry import load_plugin
@@ -118,7 +119,10 @@ def scripted_run(
     replay = Replay(directory.replay, (4,), np.float32, 2, 1000)
     heartbeat = Heartbeat(directory, Status(state="running", phase=spec.phase))
     surroundings = Surroundings(directory, heartbeat, lambda: "", 1e9)
-    evaluation = make("ball_left", 0, repeat) if phase == "finetune" else None
+    evaluation = None
+    if phase == "finetune":
+        played = make("ball_left", 0, repeat)
+        evaluation = FinetuningEvaluation(spec, played, LocalPlayer(played, None))
     TrainingLoop(job.id, spec, agent, environment, evaluation, replay, surroundings).run()
     return agent.calls, environment, directory
 

@@ -3,32 +3,32 @@
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy.typing as npt
-import torch
 
-from urlbench.checkpoint import SnapshotHeader, load_latest, load_snapshot, snapshot_digest, snapshot_path
+from urlbench.assembly import build_agent, build_environment, check_budgets, check_versions, set_up_torch
+from urlbench.checkpoint import load_latest
 from urlbench.durable import remove_temporaries, write_atomic
 from urlbench.errors import UserError
+from urlbench.evaluation import FinetuningEvaluation, Player
+from urlbench.evaluation_pool import open_player
 from urlbench.heartbeat import Heartbeat
 from urlbench.manifest import collect_manifest, manifest_json
 from urlbench.offline import OfflineLoop, fill_replay
-from urlbench.registry import load_agent, load_attribute, load_suite
 from urlbench.replay import PhysicsReplay, Replay
 from urlbench.runner import Interrupted, Surroundings, TrainingLoop
 from urlbench.store import RunDirectory, RunState, Status, queued_status
-from urlbench.types import Agent, AgentContext, Environment, Job, JobSpec, PhysicsEnvironment
+from urlbench.types import Agent, Environment, Job, JobSpec, PhysicsEnvironment
+from urlbench.zero_shot import ZeroShotSearch, blocks_of, keep_whole_rows
 
 CHECKPOINT_SECONDS = 120.0
 
 
 class Loop(Protocol):
-    """What every phase runs: a loop that can be interrupted and continued."""
+    """What every phase runs."""
 
     @property
     def progress(self) -> int:
@@ -37,8 +37,19 @@ class Loop(Protocol):
     def run(self) -> None:
         """Go on to the end; Interrupted if it was asked to stop."""
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+
+class _Start(NamedTuple):
+    """Where a job goes on, its files cut back to there.
+
+    Attributes:
+        progress: in the unit of the status; 0 if it starts from nothing.
+        notes: what was noticed on the way.
+        loop: goes on from there.
+    """
+
+    progress: int
+    notes: list[str]
+    loop: Callable[[Surroundings], Loop]
 
 
 def run_job(
@@ -51,6 +62,7 @@ def run_job(
     stop: Callable[[], str] = lambda: "",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     recordings: Path | None = None,
+    env_workers: int = 1,
 ) -> Literal["done", "interrupted"]:
     """Run a job to its end, from its newest checkpoint if there is one. The caller holds the directory's lock.
 
@@ -66,6 +78,7 @@ def run_job(
         checkpoint_seconds: wall-clock time between checkpoints; does not change results.
         recordings: folder where the episodes of a pretraining stay, with their physics; None for the run's own
             replay, which goes when the run is done.
+        env_workers: processes that play evaluation episodes; 1 plays them in this one. Does not change results.
 
     Returns:
         `interrupted` if `stop` ended the run; it can be continued.
@@ -84,36 +97,34 @@ def run_job(
     try:
         record.write("running")
         remove_temporaries(directory.path)
-        device = _set_up_torch(device, threads)
-        _check_versions(job.spec)
-        environment, evaluation_environment = _build_environments(job.spec)
-        agent, parent = _build_agent(job, environment, runs_root, device)
-        capacity = agent.schedule.replay_capacity_steps
-        if is_offline(job.spec):
-            state, notes = _load_checkpoint(job, directory)
-            record.begin(state["updates"] if state else 0, notes)
-        else:
-            state, replay, notes = _load_progress(job, directory, environment, capacity, recordings)
-            record.begin(state["step"] * job.spec.action_repeat if state else 0, notes)
-        if not directory.manifest_file.exists():
-            manifest = collect_manifest(device=device, threads=threads, parent=parent)
-            write_atomic(directory.manifest_file, manifest_json(manifest))
-        surroundings = Surroundings(directory, Heartbeat(directory, record.status), stop, checkpoint_seconds)
-        loop: Loop
-        if is_offline(job.spec):
-            data = Replay(None, *_entry_format(environment), capacity)
-            fill_replay(data, job.data_path, job.spec, stop)
-            loop = OfflineLoop(job.id, job.spec, agent, data, surroundings)
-        else:
-            loop = TrainingLoop(job.id, job.spec, agent, environment, evaluation_environment, replay, surroundings)
-        if state is not None:
-            loop.restore(state)
-            state = None  # large, and in the loop by now
-        try:
-            loop.run()
-        finally:
-            record.progress = loop.progress
-        directory.finish(loop.progress)
+        device = set_up_torch(device, threads)
+        check_versions(job.spec)
+        check_budgets(job.spec)
+        environment = build_environment(job.spec)
+        # Both from the run's seed, as published.
+        played = build_environment(job.spec) if job.spec.phase == "finetune" else environment
+        agent, parent = build_agent(job, environment, runs_root, device)
+        with open_player(job, played, device, env_workers) as player:
+            start: _Start
+            if job.spec.phase == "evaluate":
+                start = _search(job, directory, agent, player)
+            elif is_offline(job.spec):
+                start = _offline(job, directory, environment, agent, stop)
+            else:
+                tuning = job.spec.phase == "finetune"
+                evaluation = FinetuningEvaluation(job.spec, played, player) if tuning else None
+                start = _training(job, directory, environment, agent, evaluation, recordings)
+            record.begin(start.progress, start.notes)
+            if not directory.manifest_file.exists():
+                manifest = collect_manifest(device=device, threads=threads, parent=parent)
+                write_atomic(directory.manifest_file, manifest_json(manifest))
+            heartbeat = Heartbeat(directory, record.status)
+            loop = start.loop(Surroundings(directory, heartbeat, stop, checkpoint_seconds))
+            try:
+                loop.run()
+            finally:
+                record.progress = loop.progress
+        directory.finish(loop.progress, record.status.unit)
     except Interrupted as interruption:
         record.end("interrupted", str(interruption))
         return "interrupted"
@@ -166,82 +177,53 @@ class _Record:
             print(f"the failure cannot be recorded: {second}", flush=True)
 
 
-def _set_up_torch(device: str, threads: int) -> str:
-    """The device to use; deterministic algorithms where that is free, which is the CPU."""
-    torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("device cuda was asked for and torch finds no GPU; use --device cpu.")
-    if device == "cpu":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return device
-
-
-def _check_versions(spec: JobSpec) -> None:
-    """UserError if the suite or its packages are not those that the job's identity names."""
-    suite = load_suite(spec.suite.partition("@")[0])
-    if suite.full_name != spec.suite:
-        raise UserError(f"the run is of suite {spec.suite} and {suite.full_name} is installed; plan it again.")
-    for package, version in spec.versions.items():
-        installed = metadata.version(package)
-        if installed != version:
-            raise UserError(
-                f"the run was planned with {package} {version} and {installed} is installed; "
-                f"install {package}=={version}, or plan it again in another runs folder."
-            )
-
-
-def _build_environments(spec: JobSpec) -> tuple[Environment, Environment | None]:
-    """For training and, when fine-tuning, for evaluation; both from the run's seed, as published."""
-    protocol, repeat, suite = spec.protocol, spec.action_repeat, load_suite(spec.suite.partition("@")[0])
-    for name in ("pretrain_frames", "finetune_frames", "eval_every_frames"):
-        if getattr(protocol, name) % repeat:
-            raise UserError(f"{name} {getattr(protocol, name)} is not a multiple of the action repeat {repeat}.")
-    options: dict[str, Any] = {"image": spec.image} if suite.observation == "pixels" else {}
-    if suite.goal_sets is not None:
-        options["goal_set"] = spec.goal_set
-    make = partial(load_attribute(suite.environment), spec.task, spec.seed, repeat, **options)
-    return make(), make() if spec.phase == "finetune" else None
-
-
-def _build_agent(
-    job: Job, environment: Environment, runs_root: Path, device: str
-) -> tuple[Agent, dict[str, str] | None]:
-    """The agent of the job's phase, and for the manifest what it starts from."""
-    spec = job.spec
-    description = load_agent(spec.agent)
-    context = AgentContext(
-        observation_kind=spec.observation,
-        observation_shape=environment.observation_shape,
-        action_dim=environment.action_dim,
-        action_repeat=spec.action_repeat,
-        seed=spec.seed,
-        device=device,
-    )
-    # What was pretrained on data has no exploration policy, and its snapshots hold none.
-    pretraining = replace(context, collects=not spec.protocol.pretrain_updates)
-    agent = description.build(pretraining, description.config.model_validate(spec.agent_config))
-    if spec.phase == "pretrain":
-        return agent, None
-    parent = None
-    if job.parent_path is not None:
-        directory = RunDirectory(runs_root / job.parent_path)
-        if not directory.is_done():
-            raise UserError(f"its pretraining {job.parent_path} is not finished; run it first, with --phase all.")
-        school = directory.read_job(runs_root)
-        if school.id != spec.parent:
-            raise UserError(f"{job.parent_path} holds run {school.id} and this run starts from {spec.parent}.")
-        path = snapshot_path(directory.path, spec.snapshot)
-        agent.load_state_dict(load_snapshot(path, SnapshotHeader.of(school.spec, spec.snapshot)))
-        parent = {"id": school.id, "path": job.parent_path, "snapshot_sha256": snapshot_digest(path)}
-    return agent.for_finetuning(context), parent
-
-
 def is_offline(spec: JobSpec) -> bool:
     """True for a pretraining on a data set."""
     return spec.phase == "pretrain" and spec.protocol.pretrain_updates > 0
+
+
+def _training(
+    job: Job,
+    directory: RunDirectory,
+    environment: Environment,
+    agent: Agent,
+    evaluation: FinetuningEvaluation | None,
+    recordings: Path | None,
+) -> _Start:
+    capacity = agent.schedule.replay_capacity_steps
+    state, replay, notes = _load_progress(job, directory, environment, capacity, recordings)
+
+    def loop(surroundings: Surroundings) -> Loop:
+        made = TrainingLoop(job.id, job.spec, agent, environment, evaluation, replay, surroundings)
+        if state is not None:
+            made.restore(state)
+            state.clear()  # large, and in the loop by now
+        return made
+
+    return _Start(state["step"] * job.spec.action_repeat if state else 0, notes, loop)
+
+
+def _offline(
+    job: Job, directory: RunDirectory, environment: Environment, agent: Agent, stop: Callable[[], str]
+) -> _Start:
+    state, notes = _load_checkpoint(job, directory)
+
+    def loop(surroundings: Surroundings) -> Loop:
+        data = Replay(None, *_entry_format(environment), agent.schedule.replay_capacity_steps)
+        fill_replay(data, job.data_path, job.spec, stop)
+        made = OfflineLoop(job.id, job.spec, agent, data, surroundings)
+        if state is not None:
+            made.restore(state)
+            state.clear()
+        return made
+
+    return _Start(state["updates"] if state else 0, notes, loop)
+
+
+def _search(job: Job, directory: RunDirectory, agent: Agent, player: Player) -> _Start:
+    rows, notes = keep_whole_rows(directory, job.spec)
+    episodes = sum(block.episodes for block in blocks_of(job.spec)[:rows])
+    return _Start(episodes, notes, partial(ZeroShotSearch, job.spec, agent, player, rows))
 
 
 def _entry_format(environment: Environment) -> tuple[tuple[int, ...], npt.DTypeLike, int]:

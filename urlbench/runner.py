@@ -16,6 +16,7 @@ import torch
 from urlbench.checkpoint import SnapshotHeader, save_checkpoint, save_snapshot, snapshot_path
 from urlbench.durable import append_jsonl
 from urlbench.errors import UserError
+from urlbench.evaluation import FinetuningEvaluation
 from urlbench.heartbeat import Heartbeat
 from urlbench.replay import Replay, aligned
 from urlbench.seeding import derive_seed, generator_state, set_generator_state, stream
@@ -68,7 +69,7 @@ class TrainingLoop:
         spec: of the job.
         agent: learns and acts.
         environment: for training.
-        evaluation_environment: another one of the same task; None when pretraining.
+        evaluation: None when pretraining.
         replay: empty, or loaded as the checkpoint says.
         surroundings: where files go and when to stop.
 
@@ -82,12 +83,12 @@ class TrainingLoop:
         spec: JobSpec,
         agent: Agent,
         environment: Environment,
-        evaluation_environment: Environment | None,
+        evaluation: FinetuningEvaluation | None,
         replay: Replay,
         surroundings: Surroundings,
     ) -> None:
         self._job_id, self._spec, self._agent, self._replay = job_id, spec, agent, replay
-        self._environment, self._evaluation_environment = environment, evaluation_environment
+        self._environment, self._evaluation = environment, evaluation
         self._surroundings = surroundings
         self._directory = surroundings.directory
         self._budget = budget_of(spec)
@@ -102,7 +103,7 @@ class TrainingLoop:
         self._timestep: TimeStep | None = None
         self._episode_start: dict[str, Any] = {}
         self._actions: list[Array] = []
-        self._evaluation_start = None if evaluation_environment is None else evaluation_environment.random_state()
+        self._evaluation_start = None if evaluation is None else evaluation.random_state()
         self._checkpointed_step = -1
         self._next_checkpoint = time.monotonic() + surroundings.checkpoint_seconds
 
@@ -208,32 +209,21 @@ class TrainingLoop:
 
     def _evaluate(self) -> None:
         """Undiscounted returns of whole episodes with deterministic actions; training is left as it was."""
-        environment = self._evaluation_environment
-        assert environment is not None, "fine-tuning needs an environment to evaluate in"
-        actor = self._agent.actor(evaluation=True, seed=derive_seed(self._spec.seed, "evaluation", self.frame))
-        returns, step = [], 0
+        assert self._evaluation is not None, "fine-tuning needs to be evaluated"
         try:
-            for _ in range(self._spec.protocol.eval_episodes):
-                timestep, total = environment.reset(), 0.0
-                actor.begin_episode()
-                while not timestep.is_last:
-                    self._surroundings.heartbeat.beat(self.frame)
-                    if self._surroundings.stop():
-                        raise _StopAsked
-                    action = np.array(actor.act(aligned(timestep.observation), step), np.float32)
-                    timestep = environment.step(action)
-                    total += timestep.reward
-                    step += 1
-                    if not timestep.is_last:
-                        actor.after_step(step)
-                returns.append(total)
+            returns = self._evaluation.returns(self._agent, self.frame, self._tick)
         except _StopAsked:
             self._interrupt()
         if not np.all(np.isfinite(returns)):
             raise UserError(f"an evaluation at frame {self.frame} gave the returns {returns}.")
         row = {"frame": self.frame, "task": self._spec.task, "returns": returns, "mean": float(np.mean(returns))}
         append_jsonl(self._directory.eval_file, row)
-        self._evaluation_start = environment.random_state()
+        self._evaluation_start = self._evaluation.random_state()
+
+    def _tick(self) -> None:
+        self._surroundings.heartbeat.beat(self.frame)
+        if self._surroundings.stop():
+            raise _StopAsked
 
     # --- checkpoints ---
 
@@ -287,8 +277,8 @@ class TrainingLoop:
         for name, saved in json.loads(state["streams"]).items():
             set_generator_state(self._streams[name], saved)
         self._evaluation_start = json.loads(state["evaluation_environment"])
-        if self._evaluation_environment is not None and self._evaluation_start is not None:
-            self._evaluation_environment.set_random_state(self._evaluation_start)
+        if self._evaluation is not None and self._evaluation_start is not None:
+            self._evaluation.set_random_state(self._evaluation_start)
         self.step = self._checkpointed_step = state["step"]
         self._episode, self._updates = state["episode"], state["updates"]
         self._saved_snapshots = list(state["snapshots"])

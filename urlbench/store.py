@@ -92,34 +92,41 @@ class RunDirectory:
 
     # --- identity ---
 
-    def prepare(self, job: Job) -> None:
-        """Create the folder with spec.json and a status `queued`; nothing happens if it is this job's already.
+    def prepare(
+        self,
+        job: Job,
+        remedy: str = "add --rerun stale to move it aside and run anew, or choose another folder with --runs",
+    ) -> None:
+        """Create the folder with spec.json and a status `queued`, or find this job in it.
+
+        Args:
+            job: whose folder it is; where its data set lies may have changed.
+            remedy: what to do if the folder belongs to another job, for the message.
 
         Raises:
             UserError: if the folder belongs to another job (naming the fields that differ) or cannot be written.
         """
-        if self.spec_file.exists():
-            stored = self._read_spec()
-            if stored["id"] != job.id:
-                fields = ", ".join(_differences(stored["spec"], job.spec.model_dump(mode="json"))) or "its id"
-                raise UserError(
-                    f"{self.path} belongs to another run, which differs in {fields}; "
-                    "add --rerun stale to move it aside and run anew, or choose another folder with --runs."
-                )
-            return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise explained(error, self.path) from error
-        stored = {
+        wanted = {
             "id": job.id,
             "spec": job.spec.model_dump(mode="json"),
             "plugins": list(job.plugins),
             "parent_path": job.parent_path,
             "data_path": job.data_path,
         }
+        if self.spec_file.exists():
+            stored = self._read_spec()
+            if stored["id"] != job.id:
+                fields = ", ".join(_differences(stored["spec"], wanted["spec"])) or "its id"
+                raise UserError(f"{self.path} belongs to another run, which differs in {fields}; {remedy}.")
+            if stored.get("data_path") != job.data_path:
+                write_atomic(self.spec_file, canonical_json({**stored, "data_path": job.data_path}) + "\n")
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explained(error, self.path) from error
         self.write_status(queued_status(job.spec))
-        write_atomic(self.spec_file, canonical_json(stored) + "\n")
+        write_atomic(self.spec_file, canonical_json(wanted) + "\n")
 
     def read_job(self, root: Path) -> Job:
         """The job of this folder, its path taken relative to `root`.
@@ -278,9 +285,9 @@ class RunDirectory:
             except OSError as error:
                 raise explained(error, self.path / name) from error
 
-    def finish(self, frames: int) -> None:
+    def finish(self, progress: int, unit: Unit = "frames") -> None:
         """Write DONE: from here on the run counts and is never run again."""
-        done = {"sha256": self._eval_hash(), "frames": frames, "finished": datetime.now(UTC).isoformat()}
+        done = {"sha256": self._eval_hash(), unit: progress, "finished": datetime.now(UTC).isoformat()}
         write_atomic(self.done_file, json.dumps(done) + "\n")
 
     def is_done(self) -> bool:

@@ -21,7 +21,7 @@ from urlbench.agents.learner import LatentActor, Learner
 from urlbench.agents.meta_controller import MetaController
 from urlbench.agents.networks import initialised
 from urlbench.agents.optimiser import Optimiser, OptimiserConfig
-from urlbench.agents.skill_schedule import SkillSchedule
+from urlbench.agents.skill_actor import SkillActor
 from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, WorldModelConfig, to_tensors
 from urlbench.seeding import derive_seed
@@ -165,6 +165,11 @@ class Choreographer(Learner):
         draws = Draws(derive_seed(seed, "actor"), self.context.device)
         return ExplorationActor(self, draws, evaluation=evaluation)
 
+    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+        """Random skills, executed by the skill policy: what pretraining has learned to reach (sec. 4.2)."""
+        draws = Draws(derive_seed(seed, "actor"), self.context.device)
+        return RandomSkillActor(self, draws, skill_steps=skill_steps, sample=sample)
+
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """World model, exploration, skill discovery, skill policies: alg. 1, in the released code's order."""
         # World model.
@@ -241,6 +246,20 @@ class ExplorationActor(LatentActor):
         """Sampled; the mean in evaluation."""
         action = self._agent.explorer.actor(feat)
         return action.mean if self._evaluation else action.sample(self._draws.action_noise(action.mean))
+
+
+class RandomSkillActor(SkillActor):
+    """Follows random skills, executed by the skill policy."""
+
+    def __init__(self, agent: Choreographer, draws: Draws, *, skill_steps: int, sample: bool) -> None:
+        codes = agent.config.skills.codes
+        super().__init__(agent.world_model, agent.context, draws, codes=codes, skill_steps=skill_steps)
+        self._executor, self._sample = agent.skill_policy.actor, sample
+
+    def policy(self, feat: Tensor, step: int) -> Tensor:
+        """The mean, or sampled."""
+        action = self._executor(torch.cat([feat, self.random_skill()], -1))
+        return action.sample(self._draws.action_noise(action.mean)) if self._sample else action.mean
 
 
 def acting_policy(
@@ -325,23 +344,13 @@ class ChoreographerFinetuning(Learner):
         self.smoothing, self.steps = state["smoothing"], state["steps"]
 
 
-class SkilledActor(LatentActor):
+class SkilledActor(SkillActor):
     """Follows a random skill, or the meta-controller's, executed by the skill policy."""
 
     def __init__(self, agent: ChoreographerFinetuning, draws: Draws, *, evaluation: bool) -> None:
-        super().__init__(agent.world_model, agent.context, draws)
+        codes, skill_steps = agent.config.skills.codes, agent.config.random_skill_steps
+        super().__init__(agent.world_model, agent.context, draws, codes=codes, skill_steps=skill_steps)
         self._agent, self._evaluation = agent, evaluation
-        uniform = torch.full((1, agent.config.skills.codes), 1 / agent.config.skills.codes, device=self._action.device)
-        self._random_skill = SkillSchedule(lambda: draws.skill(uniform), agent.config.random_skill_steps)
-
-    def begin_episode(self) -> None:
-        """A fresh random skill, whether it will be followed or not."""
-        super().begin_episode()
-        self._random_skill.at_episode_start()
-
-    def after_step(self, step: int) -> None:
-        """Published fine-tuning re-draws after the step, with the increased counter."""
-        self._random_skill.at_step(step)
 
     def policy(self, feat: Tensor, step: int) -> Tensor:
         """Sampled skill and action in training; their mode and mean in evaluation."""
@@ -352,23 +361,13 @@ class SkilledActor(LatentActor):
             agent.steps, agent.context.action_repeat, agent.schedule.seed_frames, smoothing=agent.smoothing
         )
         if who == "random_skill":
-            assert self._random_skill.skill is not None, "begin_episode comes before act"
-            skill = F.one_hot(self._random_skill.skill, agent.config.skills.codes).to(feat.dtype)
+            skill = self.random_skill()
         else:
             logits = agent.controller.actor(feat)
             drawn = F.one_hot(self._draws.skill(logits.softmax(-1)), agent.config.skills.codes).to(feat.dtype)
             skill = onehot_mode(logits) if self._evaluation else drawn
         action = agent.controller.executor(torch.cat([feat, skill], -1))
         return action.mean if self._evaluation else action.sample(self._draws.action_noise(action.mean))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The filter's and the random skill."""
-        return super().state_dict() | {"skill": self._random_skill.skill}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        super().load_state_dict(state)
-        self._random_skill.skill = None if state["skill"] is None else state["skill"].to(self._action.device)
 
 
 _TINY = {"world_model": {"deter": 32, "hidden": 32, "variables": 4, "classes": 4, "mlp_units": (32, 32)}}

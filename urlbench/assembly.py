@@ -1,0 +1,116 @@
+"""Puts the parts of a job together: settings of torch, environments, agents."""
+
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from urlbench.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
+from urlbench.errors import UserError
+from urlbench.registry import load_agent, load_attribute, load_suite
+from urlbench.store import RunDirectory
+from urlbench.types import Agent, AgentContext, Environment, Job, JobSpec, Suite
+
+_BUDGETS = ("pretrain_frames", "finetune_frames", "eval_every_frames")
+
+
+def suite_of(spec: JobSpec) -> Suite:
+    """The installed suite of that name, of whatever version."""
+    return load_suite(spec.suite.partition("@")[0])
+
+
+def set_up_torch(device: str, threads: int) -> str:
+    """The device to use; deterministic algorithms where that is free, which is the CPU."""
+    torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for and torch finds no GPU; use --device cpu.")
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return device
+
+
+def check_versions(spec: JobSpec) -> None:
+    """UserError if the suite or its packages are not those that the job's identity names."""
+    suite = suite_of(spec)
+    if suite.full_name != spec.suite:
+        raise UserError(f"the run is of suite {spec.suite} and {suite.full_name} is installed; plan it again.")
+    for package, version in spec.versions.items():
+        installed = metadata.version(package)
+        if installed != version:
+            raise UserError(
+                f"the run was planned with {package} {version} and {installed} is installed; "
+                f"install {package}=={version}, or plan it again in another runs folder."
+            )
+
+
+def check_budgets(spec: JobSpec) -> None:
+    """UserError if the action repeat does not divide the budgets in frames and the length of the episodes."""
+    values = {name: getattr(spec.protocol, name) for name in _BUDGETS}
+    values["episode_frames"] = suite_of(spec).domain(spec.domain).episode_frames
+    for name, frames in values.items():
+        if frames % spec.action_repeat:
+            raise UserError(f"{name} {frames} is not a multiple of the action repeat {spec.action_repeat}.")
+
+
+def build_environment(spec: JobSpec) -> Environment:
+    """The environment of the job's task, its random stream started from the run's seed, as published."""
+    suite = suite_of(spec)
+    options: dict[str, Any] = {"image": spec.image} if suite.observation == "pixels" else {}
+    if suite.goal_sets is not None:
+        options["goal_set"] = spec.goal_set
+    environment: Environment = load_attribute(suite.environment)(spec.task, spec.seed, spec.action_repeat, **options)
+    return environment
+
+
+def build_agent(
+    job: Job, environment: Environment, runs_root: Path, device: str
+) -> tuple[Agent, dict[str, str] | None]:
+    """The agent of the job's phase with what its pretraining has learned, and for the manifest what that is.
+
+    Raises:
+        UserError: if the pretraining is not finished, is another one, or if its snapshot is not as it should be.
+    """
+    agent, parent = _pretraining_agent(job.spec, environment, device), None
+    if job.parent_path is not None:
+        directory = RunDirectory(runs_root / job.parent_path)
+        if not directory.is_done():
+            raise UserError(f"its pretraining {job.parent_path} is not finished; run it first, with --phase all.")
+        pretraining = directory.read_job(runs_root)
+        if pretraining.id != job.spec.parent:
+            raise UserError(f"{job.parent_path} holds run {pretraining.id} and this run starts from {job.spec.parent}.")
+        path = snapshot_path(directory.path, job.spec.snapshot)
+        agent.load_state_dict(load_snapshot(path, SnapshotHeader.of(pretraining.spec, job.spec.snapshot)))
+        parent = {"id": pretraining.id, "path": job.parent_path, "snapshot_sha256": snapshot_digest(path)}
+    return _of_phase(agent, job.spec, environment, device), parent
+
+
+def build_untrained_agent(spec: JobSpec, environment: Environment, device: str) -> Agent:
+    """The agent of the job's phase as it is made, for whoever loads its state next."""
+    return _of_phase(_pretraining_agent(spec, environment, device), spec, environment, device)
+
+
+def _pretraining_agent(spec: JobSpec, environment: Environment, device: str) -> Agent:
+    description = load_agent(spec.agent)
+    # An agent that was pretrained on data has no exploration policy in its snapshots.
+    context = replace(_context(spec, environment, device), collects=not spec.protocol.pretrain_updates)
+    return description.build(context, description.config.model_validate(spec.agent_config))
+
+
+def _of_phase(agent: Agent, spec: JobSpec, environment: Environment, device: str) -> Agent:
+    return agent.for_finetuning(_context(spec, environment, device)) if spec.phase == "finetune" else agent
+
+
+def _context(spec: JobSpec, environment: Environment, device: str) -> AgentContext:
+    return AgentContext(
+        observation_kind=spec.observation,
+        observation_shape=environment.observation_shape,
+        action_dim=environment.action_dim,
+        action_repeat=spec.action_repeat,
+        seed=spec.seed,
+        device=device,
+    )
