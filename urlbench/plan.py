@@ -122,7 +122,7 @@ def make_plan(request: PlanRequest) -> Plan:
     snapshots = _snapshots(protocol, request.snapshots)
     agents = tuple(dict.fromkeys(request.agents))
     changes = agent_changes(agents, request.overrides, request.config_file)
-    versions = _versions(suite.packages)
+    versions = package_versions(suite.packages)
     jobs: list[Job] = []
     for name in agents:
         spec = load_agent(name)
@@ -291,13 +291,14 @@ def _snapshots(protocol: Protocol, text: str) -> tuple[int, ...]:
     for frames in sorted(asked - set(protocol.snapshots)):
         kept = ", ".join(format_frames(one) for one in protocol.snapshots)
         raise UserError(
-            f"no snapshot is kept at {format_frames(frames)} frames with preset {protocol.preset!r}; "
+            f"no snapshot is kept at {format_frames(frames)} {protocol.pretrain_unit} with preset {protocol.preset!r}; "
             f"--snapshots takes all, last or some of: {kept}."
         )
     return tuple(sorted(asked))
 
 
-def _versions(packages: Iterable[str]) -> dict[str, str]:
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The installed versions; UserError if a package is missing."""
     versions = {}
     for package in packages:
         try:
