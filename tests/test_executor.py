@@ -199,13 +199,15 @@ def test_a_run_that_another_process_runs_is_left_alone(stub: Stub) -> None:
 
 
 def test_gpus_are_shared_out_and_threads_are_limited(stub: Stub) -> None:
-    stub.run(toy_plan(phase="pretrain", seeds=(0, 1, 2, 3)), workers=4, threads=3, gpus=("2", "5"), device="auto")
+    plan = toy_plan(phase="pretrain", seeds=(0, 1, 2, 3))
+    stub.run(plan, workers=4, threads=3, gpus=("2", "5"), device="auto", env_workers=6)
     rows = stub.rows("start")
     assert sorted(row["CUDA_VISIBLE_DEVICES"] for row in rows) == ["2", "2", "5", "5"]
     assert {row["OMP_NUM_THREADS"] for row in rows} == {"3"}
     for row in rows:
         assert row["arguments"][1:] == [
-            *("--runs", str(stub.root), "--threads", "3", "--device", "auto", "--parent-pid", str(os.getpid()))
+            *("--runs", str(stub.root), "--threads", "3", "--device", "auto"),
+            *("--env-workers", "6", "--parent-pid", str(os.getpid())),
         ]
 
 
@@ -250,10 +252,19 @@ def test_workers_oversubscribe_neither_cores_nor_gpus(
     assert (options.workers, options.threads, options.gpus) == (workers, threads or 1, gpus)
 
 
+def test_processes_that_play_evaluations_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "usable_cores", lambda: 8)
+    monkeypatch.setattr(executor_module, "visible_gpus", tuple)
+    options = default_options(threads=2, env_workers=4)
+    assert (options.workers, options.env_workers, options.cores) == (2, 4, 8)
+    assert default_options(workers=3, threads=2).cores == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"workers": 0}, "--workers 0 is too few"),
+        ({"env_workers": 0}, "--env-workers 0 is too few"),
         ({"threads": 0}, "--threads 0 is too few"),
         ({"device": "cuda"}, "shows none"),
     ],

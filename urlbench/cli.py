@@ -17,6 +17,7 @@ from urlbench.cli_options import (
     DataOption,
     DeviceOption,
     DomainOption,
+    EnvWorkersOption,
     GoalSetsOption,
     JsonOption,
     OverrideOption,
@@ -114,6 +115,7 @@ def plan(
     runs: RunsOption = Path("runs"),
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
+    env_workers: EnvWorkersOption = 1,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -127,7 +129,7 @@ def plan(
         suite, agent, seeds, domains, tasks, preset, phase, snapshots, goal_sets, override, config, plugin, data
     )
     made = make_plan(request)
-    options = default_options(workers, threads, device)
+    options = default_options(workers, threads, device, env_workers=env_workers)
     root = check_folder(runs)
     executor = Executor(made, root, options)
     executor.check_identities()
@@ -159,6 +161,7 @@ def run(
     runs: RunsOption = Path("runs"),
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
+    env_workers: EnvWorkersOption = 1,
     device: DeviceOption = "auto",
     rerun: Annotated[
         Literal["failed", "stale"] | None,
@@ -174,7 +177,7 @@ def run(
     request = _request(
         suite, agent, seeds, domains, tasks, preset, phase, snapshots, goal_sets, override, config, plugin, data
     )
-    options = default_options(workers, threads, device, fail_fast)
+    options = default_options(workers, threads, device, fail_fast, env_workers)
     root = check_folder(runs)
     made = make_plan(request)
     print(describe_request(request, made), flush=True)

@@ -36,5 +36,9 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", help="Jobs at the same time [default: one per GPU, else one per core]")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads of a worker [default: 1]")]
+EnvWorkersOption = Annotated[
+    int,
+    typer.Option("--env-workers", help="Processes that each worker plays evaluation episodes in; changes no result."),
+]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

@@ -41,6 +41,7 @@ class ExecutorOptions:
         device: handed to the workers; `auto` is the GPU if there is one.
         gpus: identifiers for CUDA_VISIBLE_DEVICES, shared out among the workers; empty without GPUs.
         fail_fast: stop everything at the first failure.
+        env_workers: processes in which each worker plays evaluation episodes; with 1 it plays them itself.
         worker: the command that runs one run directory.
     """
 
@@ -49,7 +50,13 @@ class ExecutorOptions:
     device: Device = "auto"
     gpus: tuple[str, ...] = ()
     fail_fast: bool = False
+    env_workers: int = 1
     worker: tuple[str, ...] = (sys.executable, "-m", "urlbench.worker")
+
+    @property
+    def cores(self) -> int:
+        """Cores that the workers keep busy: while its evaluation processes work, a worker itself waits."""
+        return self.workers * max(self.threads, self.env_workers)
 
 
 @dataclass
@@ -111,7 +118,11 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def default_options(
-    workers: int | None = None, threads: int | None = None, device: Device = "auto", fail_fast: bool = False
+    workers: int | None = None,
+    threads: int | None = None,
+    device: Device = "auto",
+    fail_fast: bool = False,
+    env_workers: int = 1,
 ) -> ExecutorOptions:
     """Options that oversubscribe neither the cores nor the GPUs, unless they are asked to.
 
@@ -120,19 +131,21 @@ def default_options(
         threads: of a worker; None for 1, the fastest for many small jobs.
         device: `cpu` leaves the GPUs alone; `cuda` asks for one.
         fail_fast: stop everything at the first failure.
+        env_workers: processes of a worker that play evaluation episodes, each with one thread.
 
     Raises:
         UserError: for a GPU that is not there, or for no workers or threads.
     """
-    for name, value in (("--workers", workers), ("--threads", threads)):
+    for name, value in (("--workers", workers), ("--threads", threads), ("--env-workers", env_workers)):
         if value is not None and value < 1:
             raise UserError(f"{name} {value} is too few; give at least 1.")
     gpus = () if device == "cpu" else visible_gpus()
     if device == "cuda" and not gpus:
         raise UserError("--device cuda asks for a GPU and this machine shows none; use --device cpu or auto.")
     threads = threads or 1
-    most = max(1, usable_cores() // threads)
-    return ExecutorOptions(workers or (min(len(gpus), most) if gpus else most), threads, device, gpus, fail_fast)
+    most = max(1, usable_cores() // max(threads, env_workers))
+    workers = workers or (min(len(gpus), most) if gpus else most)
+    return ExecutorOptions(workers, threads, device, gpus, fail_fast, env_workers)
 
 
 class Executor:
@@ -264,7 +277,7 @@ class Executor:
             *self.options.worker,
             *(str(view.directory.path), "--runs", str(self.root)),
             *("--threads", str(self.options.threads), "--device", self.options.device),
-            *("--parent-pid", str(os.getpid())),
+            *("--env-workers", str(self.options.env_workers), "--parent-pid", str(os.getpid())),
         ]
         try:
             log = view.log.open("ab")

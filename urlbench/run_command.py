@@ -105,16 +105,18 @@ def _stored_id(directory: RunDirectory) -> str | None:
 
 
 def _announce(total: int, done: int, left: int, options: ExecutorOptions) -> None:
-    print(
-        f"{left} of {total} jobs to run, {done} are done; {options.workers} at a time, {options.threads} thread(s) each"
-    )
+    each = f"{options.threads} thread(s) each"
+    if options.env_workers > 1:
+        each += f", evaluations in {options.env_workers} processes each"
+    print(f"{left} of {total} jobs to run, {done} are done; {options.workers} at a time, {each}")
     if options.gpus:
         print(f"GPUs shared out: {', '.join(options.gpus)}")
     cores = usable_cores()
-    if options.workers * options.threads > cores:
+    if options.cores > cores:
         print(
-            f"note: {options.workers} workers of {options.threads} thread(s) are more than the {cores} cores; "
-            "everything will be slower than with --workers and --threads left away"
+            f"note: {options.workers} workers of {options.threads} thread(s) and {options.env_workers} evaluation "
+            f"process(es) are more than the {cores} cores; "
+            "everything will be slower than with --workers, --threads and --env-workers left away"
         )
     sys.stdout.flush()
 

@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 device=options.device,
                 stop=stop,
                 checkpoint_seconds=options.checkpoint_seconds,
+                env_workers=options.env_workers,
             )
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, required=True, help="the folder of all runs")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--device", default="cpu", help="a torch device, or auto")
+    parser.add_argument("--env-workers", type=int, default=1, help="processes that play evaluation episodes")
     parser.add_argument("--parent-pid", type=int, default=None, help="stop, with a checkpoint, if this process ends")
     parser.add_argument(
         "--checkpoint-seconds",
