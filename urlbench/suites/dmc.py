@@ -3,11 +3,6 @@
 Source: the wrapper stack of URLB (Laskin et al. 2021), reduced to what it computes.
 """
 
-import os
-
-# States need no rendering, and without this dm_control looks for OpenGL libraries at import and warns.
-os.environ.setdefault("MUJOCO_GL", "disabled")
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +10,11 @@ import dm_env
 import numpy as np
 
 from urlbench.errors import unknown_name
-from urlbench.suites import jaco, quadruped, walker
+from urlbench.suites.rendering import imported_without_graphics
 from urlbench.types import Array, TimeStep
+
+with imported_without_graphics():
+    from urlbench.suites import jaco, quadruped, walker
 
 TASKS = tuple(
     f"{domain}_{name}"
