@@ -137,6 +137,17 @@ class Dataset:
             )
         return chosen
 
+    def read(self, file: EpisodeFile) -> bytes:
+        """The content of a file; UserError if it cannot be read or is not what was indexed."""
+        path = self.buffer / file.name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}; restore the data set.") from error
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise UserError(f"{path} was changed since it was indexed: its SHA-256 is another; restore the data set.")
+        return content
+
     def fingerprint(self, transitions: int) -> str:
         """Hash of the names and contents of the files that hold the first `transitions`.
 
@@ -184,7 +195,12 @@ def find_dataset(root: Path, domain: str, collection: str) -> Dataset:
 
 def episode_files(folder: Path) -> list[Path]:
     """The episodes in a folder, ascending by name; other files are passed over."""
-    return sorted(path for path in folder.glob("episode_*.npz") if re.fullmatch(_FILE_NAME, path.name))
+    return sorted(path for path in folder.glob("episode_*.npz") if is_episode_name(path.name))
+
+
+def is_episode_name(name: str) -> bool:
+    """True for names of episodes, such as episode_000000_1000.npz."""
+    return re.fullmatch(_FILE_NAME, name) is not None
 
 
 def length_of(name: str) -> int:

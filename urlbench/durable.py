@@ -10,12 +10,12 @@ from typing import Any
 from urlbench.errors import UserError
 
 
-def explained(error: OSError, path: Path) -> UserError:
+def explained(error: OSError, path: Path, remedy: str = "continue with --rerun failed") -> UserError:
     """One sentence about why `path` cannot be written, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{path} cannot be written: the disk is full; make room and continue with --rerun failed.")
+        return UserError(f"{path} cannot be written: the disk is full; make room and {remedy}.")
     reason = error.strerror or str(error)
-    return UserError(f"{path} cannot be written: {reason}; make it writable and continue with --rerun failed.")
+    return UserError(f"{path} cannot be written: {reason}; make it writable and {remedy}.")
 
 
 def write_atomic(path: Path, content: bytes | memoryview | str) -> None:

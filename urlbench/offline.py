@@ -4,7 +4,6 @@ Source: offline pretraining of Choreographer (Mazzaglia et al. 2023, sec. 4.1, a
 by name, until they hold the transitions asked for, are the replay, and every update samples from all of it.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -49,14 +48,7 @@ def fill_replay(replay: Replay, folder: str | None, spec: JobSpec, stop: Callabl
     for file in dataset.first_files(transitions):
         if reason := stop():
             raise Interrupted(reason)
-        path = dataset.buffer / file.name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}; restore the data set.") from error
-        if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise UserError(f"{path} was changed since it was indexed: its SHA-256 is another; restore the data set.")
-        replay.add_file(content, path, file.length)
+        replay.add_file(dataset.read(file), dataset.buffer / file.name, file.length)
 
 
 class OfflineLoop:
