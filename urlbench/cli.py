@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from urlbench import __version__
+from urlbench.cli_data import app as data_app
 from urlbench.cli_options import (
     MANY,
     AgentOption,
@@ -46,6 +47,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app)
 
 
 @app.callback(invoke_without_command=True)
