@@ -10,8 +10,9 @@ import pytest
 from synthetic_runs import TASKS, evaluation, make_job, write_grid, write_run
 
 from urlbench.errors import IncompleteError, UserError
+from urlbench.reports.document import FORMATS, escape_latex, escape_markdown
 from urlbench.reports.figures import colours
-from urlbench.reports.report import FORMATS, escape_latex, escape_markdown, make_report
+from urlbench.reports.report import make_report
 
 REDUCED = "REDUCED BUDGET: preset smoke — not comparable with published numbers"
 

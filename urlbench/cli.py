@@ -232,7 +232,8 @@ def validate(
     domains: DomainOption = None,
     tasks: TaskOption = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Expect these seeds.")] = None,
-    snapshot: Annotated[str | None, typer.Option("--snapshot", help="Fine-tuned from this one, such as 2M.")] = None,
+    snapshot: Annotated[str | None, typer.Option("--snapshot", help="Started from this one, such as 2M.")] = None,
+    goal_sets: GoalSetsOption = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -250,6 +251,7 @@ def validate(
         tasks=_words(tasks),
         seeds=parse_seeds(seeds) if seeds else None,
         snapshot=parse_frames(snapshot) if snapshot else None,
+        goal_sets=parse_seeds(goal_sets, "--goal-sets") if goal_sets else None,
     )
     if as_json:
         _print_json([problem.model_dump(mode="json") for problem in problems])
@@ -267,11 +269,13 @@ def report(
     domains: DomainOption = None,
     tasks: TaskOption = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Expect these seeds of everybody.")] = None,
-    snapshot: Annotated[str | None, typer.Option("--snapshot", help="Fine-tuned from this one, such as 2M.")] = None,
+    snapshot: Annotated[str | None, typer.Option("--snapshot", help="Started from this one, such as 2M.")] = None,
+    goal_sets: GoalSetsOption = None,
     ci: Annotated[
-        Literal["stratified", "cluster"], typer.Option("--ci", help="What the bootstrap of the intervals resamples.")
-    ] = "stratified",
-    reps: Annotated[int, typer.Option("--reps", help="Bootstrap repetitions.")] = 50_000,
+        Literal["stratified", "cluster"] | None,
+        typer.Option("--ci", help="What the bootstrap of the intervals resamples [default: stratified]"),
+    ] = None,
+    reps: Annotated[int | None, typer.Option("--reps", help="Bootstrap repetitions [default: 50000]")] = None,
     formats: Annotated[
         list[str] | None, typer.Option("--format", help=f"md, latex, png, pdf [default: all]. {MANY}")
     ] = None,
@@ -281,7 +285,8 @@ def report(
 ) -> None:
     """Write tables and figures with intervals and where they come from; refuses incomplete results."""
     from urlbench.plan import parse_frames, parse_seeds
-    from urlbench.reports.report import FORMATS, make_report
+    from urlbench.reports.document import FORMATS
+    from urlbench.reports.report import make_report
 
     _load_plugins(plugin)
     files = make_report(
@@ -298,6 +303,7 @@ def report(
         tasks=_words(tasks),
         seeds=parse_seeds(seeds) if seeds else None,
         snapshot=parse_frames(snapshot) if snapshot else None,
+        goal_sets=parse_seeds(goal_sets, "--goal-sets") if goal_sets else None,
     )
     print("report:")
     for file in files:

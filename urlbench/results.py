@@ -1,23 +1,25 @@
 """Results: which cells of agents x tasks x seeds there are, which are missing or unusable, and the scores.
 
-A cell is the fine-tuning of one agent on one task with one seed. Cells are never filled in, never
-averaged over duplicates, and never cut to the shortest: what is missing is a `Problem` with the command
-that fills it. Runs of several configurations of one agent are kept apart as `agent-config8`.
+A cell is what is measured of one agent on one task with one seed: a fine-tuning, or a search for the goals of one set.
+Cells are never filled in, never averaged over duplicates, and never cut to the shortest: what is missing is a `Problem`
+with the command that fills it. Runs of several configurations of one agent are kept apart as `agent-config8`.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from urlbench.errors import IncompleteError, UserError, unknown_name
-from urlbench.run_records import Problem, RunRecord, read_run
+from urlbench.long_table import ResultRow, rows_of
+from urlbench.problems import Problem
+from urlbench.run_records import RunRecord, read_run
+from urlbench.score_matrix import ScoreMatrix
 from urlbench.selection import (
     EVERYTHING,
     AgentKey,
+    Cell,
     Selection,
     agent_keys,
     belongs,
@@ -25,95 +27,13 @@ from urlbench.selection import (
     make_selection,
     nothing_found,
     other_versions,
+    own_runs,
     registered_suite,
     wanted_tasks,
 )
 from urlbench.store import RunStore
-from urlbench.types import Spec, Suite
+from urlbench.types import Suite
 from urlbench.validation import find_problems, incomplete_message
-
-Floats = npt.NDArray[np.float64]
-
-
-class ResultRow(Spec):
-    """One value in the long table.
-
-    Attributes:
-        goal_set: name of the set of goals, for suites that have several.
-        pretrain_frames: frames of pretraining before the fine-tuning; 0 if there was none.
-        frames: fine-tuning frames before the evaluation.
-        metric: `episode_return`, the mean undiscounted return of the evaluation's episodes.
-        source: the run's eval.jsonl, relative to the runs root.
-    """
-
-    suite: str
-    suite_version: int
-    agent: str
-    config_hash: str
-    preset: str
-    phase: str
-    domain: str
-    task: str
-    goal_set: str | None = None
-    seed: int
-    pretrain_frames: int
-    frames: int
-    metric: str
-    value: float
-    n_episodes: int
-    run_id: str
-    source: str
-
-
-@dataclass(frozen=True)
-class ScoreMatrix:
-    """Final scores of one agent.
-
-    Attributes:
-        domains: the domain of each task.
-        pretrains: whether the tasks of a domain share one pretraining run a seed.
-        returns: final mean returns, [runs, tasks]; row i is seed `seeds[i]`. NaN marks a missing cell,
-            which only a partial report lets through.
-        references: what a return is divided by, [tasks].
-    """
-
-    agent: str
-    config_hash: str
-    suite: str
-    preset: str
-    tasks: tuple[str, ...]
-    domains: tuple[str, ...]
-    seeds: tuple[int, ...]
-    pretrains: bool
-    returns: Floats
-    references: Floats
-
-    @property
-    def scores(self) -> Floats:
-        """Normalised scores, [runs, tasks]: return / reference."""
-        return self.returns / self.references
-
-    @property
-    def complete(self) -> bool:
-        """True if no cell is missing."""
-        return not bool(np.isnan(self.returns).any())
-
-    def select(self, tasks: Iterable[str]) -> "ScoreMatrix":
-        """The same runs on some of the tasks."""
-        chosen = set(tasks)
-        keep = [index for index, task in enumerate(self.tasks) if task in chosen]
-        return ScoreMatrix(
-            agent=self.agent,
-            config_hash=self.config_hash,
-            suite=self.suite,
-            preset=self.preset,
-            tasks=tuple(self.tasks[index] for index in keep),
-            domains=tuple(self.domains[index] for index in keep),
-            seeds=self.seeds,
-            pretrains=self.pretrains,
-            returns=self.returns[:, keep],
-            references=self.references[keep],
-        )
 
 
 class Results:
@@ -123,10 +43,13 @@ class Results:
         agents: in the order asked for, else by label.
         tasks: in the suite's order.
         seeds: ascending.
-        snapshot: pretraining frames of the snapshot that fine-tunings of agents that pretrain start from.
+        goal_sets: what every seed is expected on; None for the set with the number of the seed, if there are any.
+        snapshot: of the pretraining, in its own unit, that the runs of agents that pretrain start from.
         selected: all runs of the cells.
+        elsewhere: number of runs that are left out because they are on other goal sets.
+        pretrainings: by job id, all that the runs could have started from.
         strays: runs of another suite or preset in the folders of this one.
-        cells: the runs of each (agent label, task, seed); more than one is a duplicate.
+        cells: the runs of each cell; more than one is a duplicate.
         loose_problems: problems that belong to no cell.
     """
 
@@ -135,81 +58,72 @@ class Results:
         root: Path,
         suite: Suite,
         preset: str,
+        *,
         agents: Sequence[AgentKey],
         tasks: Sequence[str],
         seeds: Sequence[int],
+        goal_sets: tuple[int, ...] | None,
         snapshot: int,
         runs: Sequence[RunRecord],
+        pretrainings: Mapping[str, RunRecord],
         strays: Sequence[RunRecord],
         loose: Sequence[Problem],
     ) -> None:
         self.root, self.suite, self.preset, self.snapshot = root, suite, preset, snapshot
-        self.agents, self.tasks, self.seeds = tuple(agents), tuple(tasks), tuple(seeds)
-        self.loose_problems = tuple(loose)
+        self.agents, self.tasks, self.seeds, self.goal_sets = tuple(agents), tuple(tasks), tuple(seeds), goal_sets
+        self.pretrainings, self.strays, self.loose_problems = pretrainings, tuple(strays), tuple(loose)
+        self.selected = tuple(run for run in runs if run.spec.goal_set in self.goal_sets_of(run.spec.seed))
+        self.elsewhere = len(runs) - len(self.selected)
         labels = {(agent.name, agent.config_hash): agent.label for agent in agents}
-        self.selected, self.strays = tuple(runs), tuple(strays)
-        self.cells: dict[tuple[str, str, int], list[RunRecord]] = defaultdict(list)
-        for run in runs:
-            self.cells[labels[run.spec.agent, run.config_hash], run.spec.task, run.spec.seed].append(run)
+        self.cells: dict[Cell, list[RunRecord]] = defaultdict(list)
+        for run in self.selected:
+            label = labels[run.spec.agent, run.config_hash]
+            self.cells[Cell(label, run.spec.task, run.spec.seed, run.spec.goal_set)].append(run)
+
+    def goal_sets_of(self, seed: int) -> tuple[int | None, ...]:
+        """The goal sets that `seed` is expected on; (None,) in suites without."""
+        if self.suite.goal_sets is None:
+            return (None,)
+        return (seed,) if self.goal_sets is None else self.goal_sets
 
     @property
     def n_expected(self) -> int:
-        """Number of cells of agents x tasks x seeds."""
-        return len(self.agents) * len(self.tasks) * len(self.seeds)
+        """Number of cells of agents x tasks x seeds, with each goal set."""
+        return sum(1 for _ in self.expected())
 
     @property
     def n_usable(self) -> int:
         """Number of cells with exactly one run that ended and has no fault."""
-        return sum(self.run(*cell) is not None for cell in self.expected())
+        return len(self.usable_runs())
 
-    def expected(self) -> Iterator[tuple[str, str, int]]:
-        """The cells: agent label, task, seed."""
+    def expected(self) -> Iterator[Cell]:
+        """The cells, by agent, task, seed and goal set."""
         for agent in self.agents:
             for task in self.tasks:
                 for seed in self.seeds:
-                    yield agent.label, task, seed
+                    for goal_set in self.goal_sets_of(seed):
+                        yield Cell(agent.label, task, seed, goal_set)
 
-    def run(self, agent: str, task: str, seed: int) -> RunRecord | None:
+    def run(self, agent: str, task: str, seed: int, goal_set: int | None = None) -> RunRecord | None:
         """The run of a cell; None if there is none, more than one, or one that cannot be used."""
-        runs = self.cells.get((agent, task, seed), [])
+        runs = self.cells.get(Cell(agent, task, seed, goal_set), [])
         return runs[0] if len(runs) == 1 and runs[0].usable else None
 
     def usable_runs(self) -> list[RunRecord]:
-        """The runs that count, by agent, task and seed."""
+        """The runs that count, in the order of the cells."""
         runs = (self.run(*cell) for cell in self.expected())
         return [run for run in runs if run is not None]
 
     def rows(self) -> list[ResultRow]:
-        """Every evaluation of every run that counts."""
-        return [
-            ResultRow(
-                suite=self.suite.name,
-                suite_version=self.suite.version,
-                agent=run.spec.agent,
-                config_hash=run.config_hash,
-                preset=self.preset,
-                phase=run.spec.phase,
-                domain=run.spec.domain,
-                task=run.spec.task,
-                seed=run.spec.seed,
-                pretrain_frames=run.spec.snapshot,
-                frames=evaluation.frame,
-                metric="episode_return",
-                value=evaluation.mean,
-                n_episodes=len(evaluation.returns),
-                run_id=run.id,
-                source=f"{run.path}/eval.jsonl",
-            )
-            for run in self.usable_runs()
-            for evaluation in run.evaluations
-        ]
+        """Every value of every run that counts."""
+        return [row for run in self.usable_runs() for row in rows_of(self.suite, run)]
 
     def problems(self) -> list[Problem]:
         """Everything that keeps these results from being complete and comparable; empty if nothing does."""
         return find_problems(self)
 
-    def scores(self, *, allow_partial: bool = False) -> dict[str, ScoreMatrix]:
-        """The final scores of every agent, by label.
+    def check(self, *, allow_partial: bool = False) -> None:
+        """Refuse results that no table may be made of.
 
         Raises:
             IncompleteError: if anything is wrong; with `allow_partial`, only if runs contradict each other.
@@ -220,6 +134,14 @@ class Results:
             raise IncompleteError(incomplete_message(self, blocking))
         if not self.n_usable:
             raise IncompleteError(incomplete_message(self, problems))
+
+    def scores(self, *, allow_partial: bool = False) -> dict[str, ScoreMatrix]:
+        """The final scores of every agent of a suite that fine-tunes, by label.
+
+        Raises:
+            IncompleteError: as `check` does.
+        """
+        self.check(allow_partial=allow_partial)
         assert self.suite.normaliser is not None, f"{self.suite.name} gives fractions of goals found, not returns"
         references = np.array([self.suite.normaliser.references[task] for task in self.tasks])
         domains = tuple(self.suite.task(task).domain for task in self.tasks)
@@ -277,6 +199,7 @@ def validate(
     tasks: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     snapshot: int | None = None,
+    goal_sets: Sequence[int] | None = None,
 ) -> list[Problem]:
     """All problems of the runs below `runs_root`, as `collect` sees them.
 
@@ -288,21 +211,43 @@ def validate(
         domains: names.
         tasks: names.
         seeds: each is expected of every agent on every task.
-        snapshot: pretraining frames of the snapshot that fine-tunings started from; default the last one.
+        snapshot: of the pretraining that the runs started from; default the last one.
+        goal_sets: each is expected of every seed; default the one with the number of the seed.
 
     Raises:
         UserError: for unknown names, or if there are no runs of what is asked for.
     """
-    selection = make_selection(agents, domains, tasks, seeds, snapshot)
+    selection = make_selection(agents, domains, tasks, seeds, snapshot, goal_sets)
     found = scan(Path(runs_root))
-    specs = [run.spec for run in found if isinstance(run, RunRecord)]
-    problems = [] if specs else [problem for problem in found if isinstance(problem, Problem)]
-    for name in [suite] if suite else sorted({spec.suite.partition("@")[0] for spec in specs}):
-        presets = {spec.protocol.preset for spec in specs if spec.suite.partition("@")[0] == name.partition("@")[0]}
-        for chosen in [preset] if preset else sorted(presets):
-            results = _collect(found, Path(runs_root), name, chosen, selection)
-            problems += [problem for problem in results.problems() if problem not in problems]
+    runs = [run for run in found if isinstance(run, RunRecord)]
+    problems = [] if runs else [problem for problem in found if isinstance(problem, Problem)]
+    for name, chosen in _groups(runs, suite, preset):
+        results = _collect(found, Path(runs_root), name, chosen, selection)
+        problems += [problem for problem in results.problems() if problem not in problems]
     return problems
+
+
+def _groups(runs: Sequence[RunRecord], suite: str | None, preset: str | None) -> list[tuple[str, str]]:
+    """The suites and presets to look at: those named, else those there are runs of."""
+    if suite and preset:
+        return [(suite, preset)]
+    found = {(run.spec.suite.partition("@")[0], run.spec.protocol.preset) for run in runs}
+    names = {suite} if suite else {name for name, _ in found}
+    groups = {
+        (name, one)
+        for name in names
+        for suite_name, one in found
+        if suite_name == name.partition("@")[0] and preset in (None, one)
+    }
+    if not groups:
+        return sorted((name, preset or "paper") for name in names)
+    # Where there are only pretrainings that others start from, nothing was asked for.
+    return sorted({group for group in groups if not _only_lends(runs, *group)} or groups)
+
+
+def _only_lends(runs: Sequence[RunRecord], name: str, preset: str) -> bool:
+    suite = registered_suite(name)
+    return any(belongs(run, suite, preset) for run in runs) and not own_runs(runs, suite, preset)
 
 
 def _collect(
@@ -311,13 +256,13 @@ def _collect(
     suite = registered_suite(suite_name)
     if preset not in suite.protocols:
         raise unknown_name("preset", preset, suite.protocols, where=f"of suite {suite.name!r}")
-    snapshot = selection.snapshot_of(suite.protocols[preset])
+    snapshot, goal_sets = selection.snapshot_of(suite.protocols[preset]), selection.goal_sets_of(suite)
     everything = [run for run in found if isinstance(run, RunRecord)]
     loose = [problem for problem in found if isinstance(problem, Problem) and lies_below(problem.path, suite, preset)]
     if "@" not in suite_name:
         loose += other_versions(everything, suite, preset)
     strays = [run for run in everything if lies_below(run.path, suite, preset) and not belongs(run, suite, preset)]
-    runs = [run for run in everything if belongs(run, suite, preset)]
+    runs = own_runs(everything, suite, preset) or [run for run in everything if belongs(run, suite, preset)]
     keys = agent_keys(runs, selection.agents)
     pretrains = {(key.name, key.config_hash): key.pretrains for key in keys}
     runs = [run for run in runs if (run.spec.agent, run.config_hash) in pretrains]
@@ -328,21 +273,27 @@ def _collect(
     if not (keys and tasks and seeds) and not loose and not strays:
         raise UserError(nothing_found(everything, root, suite, preset, selection))
     return Results(
-        root=root,
-        suite=suite,
-        preset=preset,
+        root,
+        suite,
+        preset,
         agents=keys,
         tasks=tasks,
         seeds=seeds,
+        goal_sets=goal_sets,
         snapshot=snapshot,
         runs=[
             run
             for run in runs
-            if run.spec.phase == "finetune"
+            if run.spec.phase == suite.measured_phase
             and run.spec.task in tasks
             and run.spec.seed in seeds
             and run.spec.snapshot == (snapshot if pretrains[run.spec.agent, run.config_hash] else 0)
         ],
+        pretrainings={
+            run.id: run
+            for run in everything
+            if run.spec.phase == "pretrain" and run.spec.suite.partition("@")[0] in (suite.name, suite.pretrained_in)
+        },
         strays=strays,
         loose=loose,
     )

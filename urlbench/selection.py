@@ -1,13 +1,15 @@
-"""Which cells a report or a validation is about: agents, tasks and seeds, asked for or found."""
+"""Which cells a report or a validation is about: agents, tasks, seeds and goal sets, asked for or found."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from urlbench.errors import UserError, unknown_name
+from urlbench.problems import Problem
 from urlbench.registry import load_suite
-from urlbench.run_records import Problem, RunRecord
+from urlbench.run_records import RunRecord
 from urlbench.types import Protocol, Spec, Suite
 
 
@@ -19,7 +21,8 @@ class Selection(Spec):
 
     Attributes:
         agents: names, or labels `name-config8` for one configuration of an agent.
-        snapshot: pretraining frames of the snapshot that fine-tunings started from; default the last one.
+        snapshot: of the pretraining, in its own unit, that fine-tunings or evaluations started from; default the last.
+        goal_sets: each is expected of every seed; None for the one with the number of the seed, as published.
     """
 
     agents: tuple[str, ...] | None = None
@@ -27,6 +30,7 @@ class Selection(Spec):
     tasks: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     snapshot: int | None = None
+    goal_sets: tuple[int, ...] | None = None
 
     def snapshot_of(self, protocol: Protocol) -> int:
         """The snapshot chosen; UserError if the protocol keeps none there."""
@@ -35,9 +39,38 @@ class Selection(Spec):
         if self.snapshot not in protocol.snapshots:
             kept = ", ".join(map(str, protocol.snapshots))
             raise UserError(
-                f"preset {protocol.preset!r} keeps no snapshot at {self.snapshot} frames; choose one of: {kept}."
+                f"preset {protocol.preset!r} keeps no snapshot at {self.snapshot} {protocol.pretrain_unit}; "
+                f"choose one of: {kept}."
             )
         return self.snapshot
+
+    def goal_sets_of(self, suite: Suite) -> tuple[int, ...] | None:
+        """The goal sets chosen; UserError if the suite has none."""
+        if self.goal_sets is not None and suite.goal_sets is None:
+            raise UserError(f"suite {suite.name!r} has no goal sets; leave --goal-sets away, or name another --suite.")
+        return self.goal_sets
+
+
+class Cell(NamedTuple):
+    """What one run is expected for.
+
+    Attributes:
+        agent: its label.
+        goal_set: None in suites without.
+    """
+
+    agent: str
+    task: str
+    seed: int
+    goal_set: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.agent} on {self.task}{goal_set_words(self.goal_set)}, seed {self.seed}"
+
+
+def goal_set_words(goal_set: int | None) -> str:
+    """`, goal set 3`; nothing in suites without."""
+    return "" if goal_set is None else f", goal set {goal_set}"
 
 
 EVERYTHING = Selection()
@@ -49,6 +82,7 @@ def make_selection(
     tasks: Sequence[str] | None,
     seeds: Sequence[int] | None,
     snapshot: int | None,
+    goal_sets: Sequence[int] | None,
 ) -> Selection:
     """The selection of these; None or empty takes what was found."""
     return Selection(
@@ -57,6 +91,7 @@ def make_selection(
         tasks=tuple(tasks) if tasks else None,
         seeds=tuple(seeds) if seeds else None,
         snapshot=snapshot,
+        goal_sets=tuple(goal_sets) if goal_sets else None,
     )
 
 
@@ -67,7 +102,7 @@ class AgentKey:
     Attributes:
         label: its name, or `name-config8` where runs of several configurations were found.
         config_hash: None for an agent that was asked for and has no runs at all.
-        pretrains: False if its fine-tunings start from nothing.
+        pretrains: False if what is measured starts from nothing.
     """
 
     label: str
@@ -89,6 +124,17 @@ def registered_suite(name: str) -> Suite:
 def belongs(run: RunRecord, suite: Suite, preset: str) -> bool:
     """True if the run's spec is of this suite and preset, wherever it lies."""
     return run.spec.suite == suite.full_name and run.spec.protocol.preset == preset
+
+
+def own_runs(runs: Sequence[RunRecord], suite: Suite, preset: str) -> list[RunRecord]:
+    """The runs of the suite and preset, without pretrainings that only others start from.
+
+    Such a pretraining, of a suite that shares it or for another choice about the evaluation, is no gap.
+    """
+    own = [run for run in runs if belongs(run, suite, preset)]
+    parents = {run.spec.parent for run in own}
+    lent = {run.spec.parent for run in runs if not belongs(run, suite, preset)} - parents
+    return [run for run in own if run.spec.phase != "pretrain" or run.id not in lent]
 
 
 def lies_below(path: str | None, suite: Suite, preset: str) -> bool:
@@ -147,13 +193,12 @@ def wanted_tasks(suite: Suite, runs: Sequence[RunRecord], selection: Selection) 
     for task in tasks or ():
         if task not in known:
             raise unknown_name("task", task, known, where=f"in suite {suite.name!r}", see="urlbench list tasks")
-    finetuned = {run.spec.task for run in runs if run.spec.phase == "finetune"}
-    only_pretrained = {run.spec.domain for run in runs} - {
-        run.spec.domain for run in runs if run.spec.phase == "finetune"
-    }
+    measured = [run.spec for run in runs if run.spec.phase != "pretrain"]
+    only_pretrained = {run.spec.domain for run in runs} - {spec.domain for spec in measured}
     if tasks is None and domains is not None:
         return [task for task in known if known[task] in domains]
-    wanted = set(tasks) if tasks is not None else finetuned | {t for t in known if known[t] in only_pretrained}
+    found = {spec.task for spec in measured} | {task for task in known if known[task] in only_pretrained}
+    wanted = found if tasks is None else set(tasks)
     return [task for task in known if task in wanted and (domains is None or known[task] in domains)]
 
 

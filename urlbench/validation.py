@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from urlbench.config import flatten, resolve_config
 from urlbench.errors import UserError
 from urlbench.plan import format_frames
+from urlbench.problems import Problem, ProblemKind
 from urlbench.registry import load_agent
-from urlbench.run_records import Problem, ProblemKind, RunRecord
-from urlbench.selection import AgentKey
+from urlbench.run_records import RunRecord
+from urlbench.selection import AgentKey, Cell
+from urlbench.types import JobSpec
 
 if TYPE_CHECKING:
     from urlbench.results import Results
@@ -22,11 +24,10 @@ def find_problems(results: "Results") -> list[Problem]:
     """Each gap, damaged file and contradiction, cell by cell in the order of the results."""
     commands = Commands(results)
     found = list(results.loose_problems)
-    for agent in results.agents:
-        for task in results.tasks:
-            for seed in results.seeds:
-                found.extend(_cell_problems(results, commands, agent, task, seed))
-    return [*found, *_conflicts(results)]
+    agents = {agent.label: agent for agent in results.agents}
+    for cell in results.expected():
+        found.extend(_cell_problems(results, commands, agents[cell.agent], cell))
+    return [*found, *_conflicts(results), *_pretraining_conflicts(results)]
 
 
 class Commands:
@@ -41,11 +42,21 @@ class Commands:
         self._results, self._overrides = results, overrides
         self._agent_flags: dict[str, list[str]] = {}
 
-    def run(self, agent: AgentKey, tasks: Sequence[str], seeds: Sequence[int], *, rerun: bool = False) -> str:
-        """The command that makes the runs of `agent` on `tasks` with `seeds`."""
+    def run(
+        self,
+        agent: AgentKey,
+        tasks: Sequence[str],
+        seeds: Sequence[int],
+        goal_sets: Sequence[int] | None = None,
+        *,
+        rerun: bool = False,
+    ) -> str:
+        """The command that makes the runs of `agent` on `tasks` with `seeds`, on `goal_sets` if they were chosen."""
         results = self._results
         words = ["urlbench", "run", "--suite", results.suite.name, "--agent", agent.name, "--tasks", ",".join(tasks)]
         words += ["--seeds", seeds_flag(seeds), "--preset", results.preset]
+        if results.goal_sets is not None:
+            words += ["--goal-sets", seeds_flag(results.goal_sets if goal_sets is None else goal_sets)]
         if agent.pretrains and results.snapshot != results.suite.protocols[results.preset].snapshots[-1]:
             words += ["--snapshots", format_frames(results.snapshot)]
         if agent.label not in self._agent_flags:
@@ -56,12 +67,14 @@ class Commands:
         return shlex.join([*words, *(["--rerun", "failed"] if rerun else [])])
 
     def _flags_of(self, agent: AgentKey) -> list[str]:
-        """The plugins and overrides that the runs of `agent` were made with."""
-        runs = self._results.selected
+        """The data, the plugins and the overrides that the runs of `agent` were made with."""
+        runs = [*self._results.selected, *self._results.pretrainings.values()]
         of_agent = [run for run in runs if (run.spec.agent, run.config_hash) == (agent.name, agent.config_hash)]
         if not of_agent:
             return []
-        flags = [word for plugin in of_agent[0].plugins for word in ("--plugin", plugin)]
+        folders = [Path(run.data_path) for run in of_agent if run.data_path is not None]
+        flags = ["--data", str(folders[0].parent.parent)] if folders else []
+        flags += [word for plugin in of_agent[0].plugins for word in ("--plugin", plugin)]
         if not self._overrides:
             return flags
         try:
@@ -77,25 +90,33 @@ class Commands:
 
 def seeds_flag(seeds: Iterable[int]) -> str:
     """What `--seeds` takes for exactly these: `0-4,7` for 0 to 4 and 7, but `7-7` for 7 alone (7 means 0 to 6)."""
-    spans: list[list[int]] = []
-    for seed in sorted(set(seeds)):
-        if spans and seed == spans[-1][1] + 1:
-            spans[-1][1] = seed
-        else:
-            spans.append([seed, seed])
+    spans = _spans(seeds)
     if len(spans) == 1:
         return f"{spans[0][0]}-{spans[0][1]}"
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
-def _cell_problems(results: "Results", commands: Commands, agent: AgentKey, task: str, seed: int) -> Iterator[Problem]:
-    cell = f"{agent.label} on {task}, seed {seed}"
+def number_words(numbers: Iterable[int]) -> str:
+    """The numbers in few words: `0-4, 7`."""
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in _spans(numbers))
 
+
+def _spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The first and last of each row of successive numbers."""
+    spans: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        first = spans.pop()[0] if spans and number == spans[-1][1] + 1 else number
+        spans.append((first, number))
+    return spans
+
+
+def _cell_problems(results: "Results", commands: Commands, agent: AgentKey, cell: Cell) -> Iterator[Problem]:
     def problem(kind: ProblemKind, message: str, path: str | None = None, *, rerun: bool = False) -> Problem:
-        command = commands.run(agent, [task], [seed], rerun=rerun)
-        return Problem(kind=kind, message=message, agent=agent.label, task=task, seed=seed, path=path, command=command)
+        goal_sets = None if cell.goal_set is None else [cell.goal_set]
+        command = commands.run(agent, [cell.task], [cell.seed], goal_sets, rerun=rerun)
+        return Problem(kind=kind, message=message, path=path, command=command, **cell._asdict())
 
-    runs = results.cells.get((agent.label, task, seed), [])
+    runs = results.cells.get(cell, [])
     if not runs:
         yield problem("missing", f"{cell}: there is no run; make it with")
         return
@@ -138,6 +159,38 @@ def _conflicts(results: "Results") -> Iterator[Problem]:
             yield _conflict("versions", run, f"was made with {_versions(run)}, most others with {usual}")
 
 
+def _pretraining_conflicts(results: "Results") -> Iterator[Problem]:
+    """Runs that start from pretrainings which do not belong together: of other data, budgets or versions."""
+    by_agent: dict[tuple[str, str, str], list[tuple[RunRecord, dict[str, str]]]] = defaultdict(list)
+    for run in results.selected:
+        pretraining = results.pretrainings.get(run.spec.parent or "")
+        if pretraining is not None:
+            origin = _origin(pretraining.spec)
+            by_agent[run.spec.agent, run.config_hash, run.spec.domain].append((run, origin))
+    for runs in by_agent.values():
+        for kind, what in _ORIGINS.items():
+            common = Counter(origin[what] for _, origin in runs)
+            usual = min(common, key=lambda text: (-common[text], text))
+            for run, origin in runs:
+                if origin[what] != usual:
+                    yield _conflict(
+                        kind, run, f"starts from a pretraining of {what} {origin[what]}, most others of {usual}"
+                    )
+
+
+_ORIGINS: dict[ProblemKind, str] = {"data": "data", "protocol": "budget", "versions": "suite"}
+
+
+def _origin(pretraining: JobSpec) -> dict[str, str]:
+    """What the pretrainings of one agent and domain have in common, by a word for each."""
+    protocol = pretraining.protocol
+    return {
+        "data": f"[{(pretraining.data or 'none')[:8]}]",
+        "budget": f"{protocol.pretrain_budget} {protocol.pretrain_unit}",
+        "suite": pretraining.suite,
+    }
+
+
 def _conflict(kind: ProblemKind, run: RunRecord, what: str) -> Problem:
     return Problem(
         kind=kind,
@@ -159,26 +212,41 @@ def incomplete_message(results: "Results", problems: Sequence[Problem], shown: i
     ]
     if len(problems) > shown:
         lines.append(f"  and {len(problems) - shown} more; `urlbench validate` lists them all")
+    if results.elsewhere:
+        lines.append(f"  {elsewhere_words(results)}")
     commands = fill_commands(results, problems)
     if len(problems) > 1 and commands:
         lines += ["All gaps together:", *(f"    {command}" for command in commands)]
     return "\n".join(lines)
 
 
+def elsewhere_words(results: "Results") -> str:
+    """How many runs are left out for their goal sets."""
+    number = "1 run is" if results.elsewhere == 1 else f"{results.elsewhere} runs are"
+    expected = "each seed's own" if results.goal_sets is None else seeds_flag(results.goal_sets)
+    return f"{number} left out, on other goal sets than {expected}; --goal-sets chooses sets for every seed"
+
+
 def fill_commands(results: "Results", problems: Iterable[Problem]) -> list[str]:
-    """As few commands as make all missing cells, agent by agent: tasks that lack the same seeds go together."""
+    """As few commands as make all missing cells, agent by agent: what lacks the same seeds goes together."""
     agents = {agent.label: agent for agent in results.agents}
-    lacking: dict[tuple[str, str], set[int]] = defaultdict(set)
+    seeds: dict[tuple[str, str, int | None], set[int]] = defaultdict(set)
     rerun = set()
     for problem in problems:
         if problem.agent is not None and problem.task is not None and problem.seed is not None:
-            lacking[problem.agent, problem.task].add(problem.seed)
+            # Without a choice of sets the seed says which one it is.
+            goal_set = None if results.goal_sets is None else problem.goal_set
+            seeds[problem.agent, problem.task, goal_set].add(problem.seed)
             if problem.kind == "failed":
                 rerun.add(problem.agent)
-    grouped: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
-    for (label, task), seeds in lacking.items():
-        grouped[label, tuple(sorted(seeds))].append(task)
+    tasks: dict[tuple[str, int | None, tuple[int, ...]], list[str]] = defaultdict(list)
+    for (label, task, goal_set), lacking in seeds.items():
+        tasks[label, goal_set, tuple(sorted(lacking))].append(task)
+    goal_sets: dict[tuple[str, tuple[str, ...], tuple[int, ...]], list[int]] = defaultdict(list)
+    for (label, goal_set, lacked), names in tasks.items():
+        goal_sets[label, tuple(names), lacked] += [] if goal_set is None else [goal_set]
     commands = Commands(results)
     return [
-        commands.run(agents[label], tasks, seeds, rerun=label in rerun) for (label, seeds), tasks in grouped.items()
+        commands.run(agents[label], names, lacked, sets, rerun=label in rerun)
+        for (label, names, lacked), sets in goal_sets.items()
     ]

@@ -56,7 +56,7 @@ def aggregates_figure(overall: Mapping[str, Mapping[str, Estimate]], title: str,
     """One panel per aggregate, one row per agent: the estimate and its interval."""
     agents = list(overall)
     palette = colours(agents)
-    figure, height = _figure(10.0, 0.9 + 0.42 * len(agents), title, foot)
+    figure, height = empty_figure(10.0, 0.9 + 0.42 * len(agents), title, foot)
     for column, name in enumerate(AGGREGATES):
         axes = figure.add_subplot(1, len(AGGREGATES), column + 1)
         for row, agent in enumerate(agents):
@@ -77,7 +77,7 @@ def aggregates_figure(overall: Mapping[str, Mapping[str, Estimate]], title: str,
         axes.use_sticky_edges = False
         axes.margins(x=0.12)
         axes.locator_params(axis="x", nbins=4)
-    return _finished(figure, height, "normalised score")
+    return finished(figure, height, "normalised score")
 
 
 def domains_figure(domains: Mapping[str, Mapping[str, Estimate]], title: str, foot: Sequence[str]) -> Figure:
@@ -85,7 +85,7 @@ def domains_figure(domains: Mapping[str, Mapping[str, Estimate]], title: str, fo
     agents = list(domains)
     names = list(next(iter(domains.values())))
     palette = colours(agents)
-    figure, height = _figure(max(5.0, 1.2 + len(names) * (0.6 + 0.34 * len(agents))), 3.4, title, foot)
+    figure, height = empty_figure(max(5.0, 1.2 + len(names) * (0.6 + 0.34 * len(agents))), 3.4, title, foot)
     axes = figure.add_subplot()
     width = 0.8 / len(agents)
     for index, agent in enumerate(agents):
@@ -105,7 +105,7 @@ def domains_figure(domains: Mapping[str, Mapping[str, Estimate]], title: str, fo
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     if len(agents) > 1:
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _finished(figure, height)
+    return finished(figure, height)
 
 
 def curves_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
@@ -116,7 +116,7 @@ def curves_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
     palette = colours(labels)
     columns = min(4, len(results.tasks))
     rows = -(-len(results.tasks) // columns)
-    figure, height = _figure(max(6.0, 1.4 + 2.3 * columns), 0.7 + 2.0 * rows, title, foot)
+    figure, height = empty_figure(max(6.0, 1.4 + 2.3 * columns), 0.7 + 2.0 * rows, title, foot)
     for index, task in enumerate(results.tasks):
         axes = figure.add_subplot(rows, columns, index + 1)
         for label in labels:
@@ -130,7 +130,7 @@ def curves_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
     if len(labels) > 1:
         corner = figure.axes[columns - 1]
         corner.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _finished(figure, height, "fine-tuning frames")
+    return finished(figure, height, "fine-tuning frames")
 
 
 def _draw_curve(axes: Axes, results: Results, label: str, task: str, frames: Sequence[int], colour: str) -> None:
@@ -158,7 +158,7 @@ def save(figure: Figure, path: Path, description: str) -> None:
     figure.savefig(path, metadata=details)
 
 
-def _figure(width: float, height: float, title: str, foot: Sequence[str]) -> tuple[Figure, dict[str, float]]:
+def empty_figure(width: float, height: float, title: str, foot: Sequence[str]) -> tuple[Figure, dict[str, float]]:
     """An empty figure with room for a title above and the origin below; sizes in inches."""
     characters = int(width * 19.5)
     below = [line for text in foot for line in textwrap.wrap(text, characters)]
@@ -172,7 +172,8 @@ def _figure(width: float, height: float, title: str, foot: Sequence[str]) -> tup
     return figure, {"bottom": bottom / total, "top": 1 - top / total}
 
 
-def _finished(figure: Figure, room: Mapping[str, float], x_label: str = "") -> Figure:
+def finished(figure: Figure, room: Mapping[str, float], x_label: str = "") -> Figure:
+    """`figure` with its parts moved into the room that title and origin leave, and a label below them all."""
     bottom = room["bottom"]
     if x_label:
         step = 0.22 / figure.get_figheight()

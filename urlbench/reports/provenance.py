@@ -6,7 +6,6 @@ the same bytes.
 
 import hashlib
 import json
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from urlbench.plan import format_frames
 from urlbench.results import Results
 from urlbench.run_records import RunRecord
 from urlbench.selection import Selection
-from urlbench.validation import Commands, seeds_flag
+from urlbench.types import ZeroShot
+from urlbench.validation import Commands, number_words, seeds_flag
 
 _REPORT_PACKAGES = ("numpy", "scipy", "rliable", "matplotlib")
 
@@ -41,10 +41,8 @@ class Provenance:
         return [f"{name}: {value}" for name, values in self.entries for value in values]
 
 
-def report_command(
-    root: Path, suite: str, preset: str, selection: Selection, ci: str, reps: int, allow_partial: bool
-) -> str:
-    """The command line that makes the same report."""
+def report_command(root: Path, suite: str, preset: str, selection: Selection) -> list[str]:
+    """The words of the command line that makes the same report, up to the options about its intervals."""
     words = ["urlbench", "report", "--suite", suite, "--preset", preset]
     if root != Path("runs"):
         words += ["--runs", str(root)]
@@ -56,8 +54,9 @@ def report_command(
         words += ["--seeds", seeds_flag(selection.seeds)]
     if selection.snapshot is not None:
         words += ["--snapshot", format_frames(selection.snapshot)]
-    words += ["--ci", ci, "--reps", str(reps)]
-    return shlex.join([*words, *(["--allow-partial"] if allow_partial else [])])
+    if selection.goal_sets:
+        words += ["--goal-sets", seeds_flag(selection.goal_sets)]
+    return words
 
 
 def provenance(results: Results, command: str) -> Provenance:
@@ -75,8 +74,6 @@ def provenance(results: Results, command: str) -> Provenance:
         f"urlbench {urlbench.__version__} · {results.suite.full_name}, preset {results.preset} · "
         f"{len(runs)} runs [{fingerprint}], seeds {seeds} · {environment} · git {', '.join(git)} · {command}"
     )
-    normaliser = results.suite.normaliser
-    assert normaliser is not None
     entries = [
         ("Report", [command]),
         ("Made with", [f"urlbench {urlbench.__version__}, {', '.join(_installed())}"]),
@@ -89,7 +86,7 @@ def provenance(results: Results, command: str) -> Provenance:
             ],
         ),
         ("Suite", [f"{results.suite.full_name}, preset {results.preset}"]),
-        ("Normaliser", [f"{normaliser.name} version {normaliser.version} ({normaliser.source})"]),
+        *_measure(results),
         ("Agents", [_agent_line(results, agent.label) for agent in results.agents]),
         ("Versions of the runs", [", ".join(versions)]),
         ("Git state of the runs", git),
@@ -98,6 +95,44 @@ def provenance(results: Results, command: str) -> Provenance:
         ("Run ids", [f"{len(ids)} runs, fingerprint {fingerprint}", *_wrapped(ids)]),
     ]
     return Provenance(short, tuple((name, tuple(values)) for name, values in entries))
+
+
+def _measure(results: Results) -> list[tuple[str, list[str]]]:
+    """What the numbers are: normalised returns, or goals found; and what was pretrained on."""
+    suite, protocol = results.suite, results.suite.protocols[results.preset]
+    entries = []
+    if suite.normaliser is not None:
+        normaliser = suite.normaliser
+        entries.append(("Normaliser", [f"{normaliser.name} version {normaliser.version} ({normaliser.source})"]))
+    if protocol.zero_shot is not None:
+        entries.append(("Search", [search_words(protocol.zero_shot, protocol.eval_episodes)]))
+    if suite.goal_sets is not None:
+        which = "the one with the number of the seed" if results.goal_sets is None else number_words(results.goal_sets)
+        ceilings = ", ".join(f"set {number}: {count}" for number, count in sorted(suite.goal_sets.reachable.items()))
+        entries.append(("Goal sets", [which, f"reachable of {suite.goal_sets.goals}: {ceilings}"]))
+        entries.append(("Reachable goals measured with", [suite.goal_sets.source]))
+    if suite.pretrained_in is not None:
+        entries.append(("Pretrained in", [suite.pretrained_in]))
+    if suite.collection is not None:
+        used = {run.spec.parent for run in results.usable_runs()}
+        data = {
+            f"{run.spec.domain}, collected by {suite.collection}: first {protocol.data_transitions} transitions, "
+            f"fingerprint {run.spec.data}"
+            for run in results.pretrainings.values()
+            if run.id in used
+        }
+        entries.append(("Data", _distinct(data)))
+    return entries
+
+
+def search_words(rules: ZeroShot, episodes: int) -> str:
+    """How goals were looked for."""
+    found = "a step reward of at least" if rules.criterion == "step_reward" else "an episode's return above"
+    return (
+        f"{rules.goals} {'goal' if rules.goals == 1 else 'goals'} a run, {episodes} episodes each; a goal is found by "
+        f"{found} {rules.found_reward:g}; {rules.actions} actions; skills drawn anew every {rules.skill_steps} steps; "
+        f"episodes {'end where the goal is found' if rules.stop_when_found else 'go on to their end'}"
+    )
 
 
 def versions_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -124,10 +159,11 @@ def _installed() -> list[str]:
 
 def _agent_line(results: Results, label: str) -> str:
     agent = next(agent for agent in results.agents if agent.label == label)
-    runs = [run for task in results.tasks for seed in results.seeds if (run := results.run(label, task, seed))]
+    runs = [run for cell in results.expected() if cell.agent == label and (run := results.run(*cell))]
     if agent.config_hash is None:
         return f"{label}: no runs"
-    start = f"from the snapshot at {results.snapshot} frames" if agent.pretrains else "without pretraining"
+    unit = results.suite.protocols[results.preset].pretrain_unit
+    start = f"from the snapshot at {results.snapshot} {unit}" if agent.pretrains else "without pretraining"
     return (
         f"{label}: configuration {agent.config_hash}, {start}, {len(runs)} runs, "
         f"seeds {seeds_flag(run.spec.seed for run in runs) or 'none'}"

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from urlbench.reports.statistics import AGGREGATES, CiMethod, Estimate, Floats, TaskMean, aggregate, task_mean
-from urlbench.results import Results, ScoreMatrix
+from urlbench.results import Results
+from urlbench.score_matrix import ScoreMatrix
 
 _CI_WORDS = {
     "stratified": "stratified bootstrap over runs, task by task",
     "cluster": "cluster bootstrap over (domain, pretraining seed); agents without pretraining: over runs, task by task",
 }
+
+
+_WORD_COLUMNS = frozenset({"agent", "domain", "task", "not found by", "goals"})
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+
+    @property
+    def is_words(self) -> tuple[bool, ...]:
+        """Whether each column holds words, which begin at the left, or numbers, which end at the right."""
+        return tuple(column in _WORD_COLUMNS for column in self.header)
 
 
 def estimates_of(

@@ -1,0 +1,151 @@
+"""A report before it has a format, and its Markdown, LaTeX, PNG and PDF files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from urlbench.reports import figures
+from urlbench.reports.frame import Frame
+from urlbench.reports.provenance import Provenance
+from urlbench.reports.tables import Table
+
+FORMATS = ("md", "latex", "png", "pdf")
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "—": r"\textemdash{}",
+    "·": r"$\cdot$",
+}
+_MARKDOWN = "\\`*_|<>[]"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is written.
+
+    Attributes:
+        frame: its name and its marks.
+        tables: for all formats.
+        long_tables: for Markdown only.
+        figures: title and picture, by name.
+    """
+
+    frame: Frame
+    tables: tuple[Table, ...]
+    long_tables: tuple[Table, ...]
+    figures: Mapping[str, tuple[str, Figure]]
+    provenance: Provenance
+
+
+def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the report into `folder`; the files, the Markdown report first.
+
+    Args:
+        report: what to write.
+        folder: must exist.
+        formats: some of `FORMATS`.
+    """
+    frame = report.frame
+    written: dict[Path, str] = {}
+    description = "\n".join([*frame.marks, *report.provenance.lines()])
+    pictures = {}
+    for ending in [name for name in ("png", "pdf") if name in formats]:
+        pictures[ending] = [
+            {"title": title, "file": f"{name}-{frame.stem}.{ending}"} for name, (title, _) in report.figures.items()
+        ]
+    common = {
+        "title": f"Report of {frame.name}",
+        "scope": frame.scope,
+        "marks": frame.marks,
+        "short": report.provenance.short,
+        "provenance": report.provenance.entries,
+        "provenance_lines": report.provenance.lines(),
+    }
+    if "md" in formats:
+        written[folder / f"report-{frame.stem}.md"] = (
+            _markdown()
+            .get_template("report.md.j2")
+            .render(**common, tables=[*report.tables, *report.long_tables], figures=pictures.get("png", []))
+        )
+    if "latex" in formats:
+        environment = _latex()
+        files = [f"{table.name}-{frame.stem}" for table in report.tables]
+        written[folder / f"report-{frame.stem}.tex"] = environment.get_template("report.tex.j2").render(
+            **common, table_files=files, figures=pictures.get("pdf", pictures.get("png", []))
+        )
+        for table, name in zip(report.tables, files, strict=True):
+            written[folder / f"{name}.tex"] = environment.get_template("table.tex.j2").render(
+                **common, table=table, label=name
+            )
+    for path, text in written.items():
+        path.write_text(text, encoding="utf-8", newline="\n")
+    paths = list(written)
+    for shown in pictures.values():
+        for picture, (_, figure) in zip(shown, report.figures.values(), strict=True):
+            paths.append(folder / picture["file"])
+            figures.save(figure, paths[-1], description)
+    return paths
+
+
+def escape_latex(text: str) -> str:
+    """`text` as LaTeX prints it, its own signs escaped and `--` kept from becoming a dash."""
+    escaped = "".join(_TEX.get(character, _printable(character)) for character in text)
+    return re.sub("-(?=-)", "-{}", escaped)
+
+
+def _printable(character: str) -> str:
+    """Latin letters as they are; what pdflatex has no glyph for as its code point."""
+    return character if ord(character) < 0x180 else f"[U+{ord(character):04X}]"
+
+
+def escape_markdown(text: str) -> str:
+    """`text` with Markdown's own signs escaped."""
+    return "".join(f"\\{character}" if character in _MARKDOWN else character for character in text)
+
+
+def _markdown() -> jinja2.Environment:
+    environment = _environment()
+    environment.filters["md"] = escape_markdown
+    return environment
+
+
+def _latex() -> jinja2.Environment:
+    # Braces and percent signs are LaTeX's own.
+    environment = _environment(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    environment.filters["tex"] = escape_latex
+    return environment
+
+
+def _environment(**delimiters: Any) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("urlbench.reports"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+        **delimiters,
+    )
