@@ -1,6 +1,7 @@
 """What every registered agent promises: it builds, learns, is saved and restored bit for bit, and is fine-tuned."""
 
 import math
+from typing import Any
 
 import agent_factory as factory
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from agent_factory import batch, play, same, stored
 
 from urlbench import registry
-from urlbench.agents.choreographer import ChoreographerFinetuning
+from urlbench.agents.choreographer import Choreographer, ChoreographerFinetuning, RandomSkillActor
 from urlbench.agents.draws import Draws
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.config import resolve_config
@@ -109,6 +110,29 @@ def test_evaluating_changes_nothing(name: str, phase: str) -> None:
     assert evaluations[0] == evaluations[1]
     assert same(before, agent.state_dict())
     assert same(actor_before, training.state_dict())
+
+
+@every_agent
+@pytest.mark.parametrize("sample", [False, True])
+def test_searching_goes_on_from_what_is_stored_and_changes_nothing(
+    name: str, kind: ObservationKind, sample: bool
+) -> None:
+    agent = factory.build(name, kind)
+    agent.update(batch(kind))
+    state = stored(agent.state_dict())
+    restored = factory.build(name, kind, seed=1)
+    restored.load_state_dict(state)
+
+    def search(one: Agent, seed: int) -> list[list[float]]:
+        return play(one.zero_shot_actor(seed=seed, skill_steps=2, sample=sample), kind, first=4, steps=5)
+
+    actions = np.array(search(agent, 3))
+    assert actions.shape == (5, 2)
+    assert (np.abs(actions) <= 1).all()
+    assert actions.tolist() == search(restored, 3)
+    assert actions.tolist() != search(agent, 4)
+    assert same(agent.state_dict(), state)
+    assert same(restored.state_dict(), state)
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -226,6 +250,68 @@ def test_random_skills_act_until_the_controller_takes_over() -> None:
     actor.act(observation, seed_frames)
     evaluator.act(observation, 0)
     assert len(called) == 2
+
+
+def searching(**options: Any) -> tuple[Choreographer, RandomSkillActor]:
+    """A Choreographer, and an actor of it whose skills are numbers in order and whose other draws are fixed."""
+    agent = factory.build("choreographer")
+    assert isinstance(agent, Choreographer)
+    actor = agent.zero_shot_actor(**({"seed": 0, "skill_steps": 4, "sample": False} | options))
+    assert isinstance(actor, RandomSkillActor)
+    numbers = iter(range(100))
+    actor._random_skill._draw = lambda: torch.tensor([next(numbers)])
+    actor._draws.latent = lambda probs: probs.argmax(-1)  # type: ignore[method-assign]
+    return agent, actor
+
+
+def test_a_search_follows_random_skills_for_a_while_each() -> None:
+    agent, actor = searching()
+    followed: list[int] = []
+    codes = agent.config.skills.codes
+    agent.skill_policy.actor.register_forward_pre_hook(
+        lambda _, inputs: followed.append(int(inputs[0][0, -codes:].argmax()))
+    )
+    # Two episodes of five steps: the counter runs on, so the skill changes at their starts and at steps 4 and 8.
+    play(actor, "states", first=0, steps=5)
+    play(actor, "states", first=5, steps=5)
+    assert followed == [0, 0, 0, 0, 1, 2, 2, 2, 3, 3]
+
+
+def test_a_search_takes_the_mean_of_the_skill_policy_or_samples_it() -> None:
+    means: list[list[float]] = []
+    agent, actor = searching()
+    agent.skill_policy.actor.register_forward_hook(lambda _, __, output: means.append(output.mean[0].tolist()))
+    assert play(actor, "states", first=0, steps=3) == means
+    sampling = searching(sample=True)[1]
+    assert play(sampling, "states", first=0, steps=3) != means
+
+
+def test_a_search_draws_skills_uniformly() -> None:
+    agent, _ = searching()
+    codes, drawn = agent.config.skills.codes, list[int]()
+    actor = agent.zero_shot_actor(seed=3, skill_steps=50, sample=False)
+    assert isinstance(actor, RandomSkillActor)
+    for _ in range(200 * codes):
+        actor.begin_episode()
+        drawn.append(int(actor.random_skill().argmax()))
+    counts = np.bincount(drawn, minlength=codes)
+    assert len(counts) == codes
+    assert (np.abs(counts - 200) < 5 * np.sqrt(200)).all()
+
+
+def test_a_search_does_not_ask_the_exploration_policy() -> None:
+    agent, _ = searching()
+    before = play(agent.zero_shot_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4)
+    with torch.no_grad():
+        for parameter in agent.explorer.actor.parameters():
+            parameter.add_(1.0)
+    assert play(agent.zero_shot_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4) == before
+    with torch.no_grad():
+        for parameter in agent.skill_policy.actor.parameters():
+            parameter.add_(1.0)
+    assert play(agent.zero_shot_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4) != before
+    offline = factory.build("choreographer", collects=False)
+    play(offline.zero_shot_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4)
 
 
 def test_an_episode_starts_without_memory() -> None:

@@ -1,8 +1,10 @@
-"""A suite and two agents that run in milliseconds without MuJoCo, for tests of everything around them.
+"""Suites and two agents that run in milliseconds without MuJoCo, for tests of everything around them.
 
-Suite `toy-states`: a point on a line is pushed by the action; the reward is higher near the task's place. Agent
-`toy` learns a linear model with momentum and dropout, so weights, optimiser, counters and generators all matter
-for what comes next; `toy-fail` raises for one seed. Give this file to `--plugin`, or import it as a module.
+Suite `toy-states`: a point on a line is pushed by the action; the reward is higher near the task's place. In
+`toy-pixels` it is seen as an image. `toy-search` looks for the places with agents pretrained in `toy-states`, and
+`toy-goals` for places in numbered sets. Agent `toy` learns a linear model with momentum and dropout, so weights,
+optimiser, counters and generators all matter for what comes next; `toy-fail` raises for one seed. Give this file to
+`--plugin`, or import it as a module.
 """
 
 import time
@@ -21,6 +23,8 @@ from urlbench.types import (
     AgentSpec,
     Array,
     Domain,
+    GoalSets,
+    ImageFormat,
     Normaliser,
     Protocol,
     Schedule,
@@ -28,9 +32,11 @@ from urlbench.types import (
     Suite,
     Task,
     TimeStep,
+    ZeroShot,
 )
 
 EPISODE_FRAMES = 20
+GOALS = 4
 PLACES = {"ball_left": -1.0, "ball_right": 1.0, "cube_near": 0.5, "cube_far": 2.0}
 
 
@@ -75,8 +81,54 @@ class ToyEnvironment:
         self._rng.bit_generator.state = np.random.PCG64(seed).state
 
 
+class ToyPixelEnvironment(ToyEnvironment):
+    """The point as a bright pixel in an image; seen by nobody, there is no image."""
+
+    observation_dtype = np.dtype(np.uint8)
+
+    def __init__(self, task: str, seed: int, action_repeat: int, image: ImageFormat | None) -> None:
+        super().__init__(task, seed, action_repeat)
+        self.observation_shape = (0,) if image is None else (3 * image.frame_stack, image.size, image.size)
+
+    def _timestep(self, reward: float) -> TimeStep:
+        observation = np.zeros(self.observation_shape, np.uint8)
+        if observation.size:
+            observation[:, 0, int(self._position[0]) % self.observation_shape[-1]] = 255
+        return super()._timestep(reward)._replace(observation=observation)
+
+
+class ToyGoalEnvironment(ToyEnvironment):
+    """The place is a goal of a set, and the reward of a frame is 1 near it and 0 elsewhere."""
+
+    def __init__(self, task: str, seed: int, action_repeat: int, goal_set: int) -> None:
+        super().__init__("ball_left", seed, action_repeat)
+        self._places = np.random.RandomState(goal_set).uniform(-2, 2, GOALS)
+        self._goal: int | None = None
+
+    def set_goal(self, goal: int | None) -> None:
+        self._goal = goal
+
+    def reset(self) -> TimeStep:
+        goal = int(self._rng.integers(GOALS)) if self._goal is None else self._goal
+        self._place = float(self._places[goal])
+        return super().reset()
+
+    def step(self, action: Array) -> TimeStep:
+        timestep = super().step(action)
+        near = abs(self._position[0] - self._place) < 0.5
+        return timestep._replace(reward=float(near * self.action_repeat))
+
+
 def make_environment(task: str, seed: int, action_repeat: int) -> ToyEnvironment:
     return ToyEnvironment(task, seed, action_repeat)
+
+
+def make_pixel_environment(task: str, seed: int, action_repeat: int, image: ImageFormat | None) -> ToyPixelEnvironment:
+    return ToyPixelEnvironment(task, seed, action_repeat, image)
+
+
+def make_goal_environment(task: str, seed: int, action_repeat: int, goal_set: int) -> ToyGoalEnvironment:
+    return ToyGoalEnvironment(task, seed, action_repeat, goal_set)
 
 
 class ToyConfig(Spec):
@@ -91,6 +143,7 @@ class ToyConfig(Spec):
     fail_update: int = 5
     nan_update: int | None = None
     pause_seconds: float = 0.0
+    fail_act: int | None = None
 
 
 class ToyActor(Actor):
@@ -109,6 +162,8 @@ class ToyActor(Actor):
     @torch.no_grad()
     def act(self, observation: Array, step: int) -> Array:
         time.sleep(self._agent.config.pause_seconds)
+        if step == self._agent.config.fail_act:
+            raise ValueError("the toy actor fails on purpose")
         mean = self._agent.model(torch.as_tensor(observation))[:2] + 0.1 * self._last
         noise = 0.0 if self._evaluation else self._agent.config.noise
         draw = torch.randn(2, generator=self._generator)
@@ -223,6 +278,64 @@ SUITE = Suite(
 )
 
 
+PIXELS = SUITE.model_copy(
+    update={
+        "name": "toy-pixels",
+        "description": "a point on a line, seen as an image",
+        "observation": "pixels",
+        "action_repeat": 2,
+        "environment": f"{__name__}:make_pixel_environment",
+    }
+)
+
+
+def _search_protocol(preset: str, pretrain: int, episodes: int, **rules: Any) -> Protocol:
+    return Protocol(
+        preset=preset,
+        description="tiny",
+        pretrain_frames=pretrain,
+        snapshots=(pretrain // 2, pretrain),
+        eval_episodes=episodes,
+        zero_shot=ZeroShot(**rules),
+    )
+
+
+def _search_protocols(**rules: Any) -> dict[str, Protocol]:
+    released = {"criterion": "episode_return", "actions": "sampled", "stop_when_found": False}
+    protocols = (
+        _search_protocol("paper", 400, 12, skill_steps=3, **rules),
+        _search_protocol("paper-released-code", 400, 12, skill_steps=3, **(rules | released)),
+        _search_protocol("small", 200, 11, skill_steps=3, **rules),
+        _search_protocol("smoke", 100, 3, skill_steps=3, **rules),
+    )
+    return {protocol.preset: protocol for protocol in protocols}
+
+
+SEARCH = SUITE.model_copy(
+    update={
+        "name": "toy-search",
+        "description": "places on a line, to be found by agents pretrained in toy-states",
+        "protocols": _search_protocols(found_reward=0.9),
+        "normaliser": None,
+        "pretrained_in": "toy-states",
+    }
+)
+GOAL_SUITE = Suite(
+    name="toy-goals",
+    version=1,
+    description="goals on a line",
+    observation="states",
+    action_repeat=2,
+    domains=(Domain(name="line", primal_task="line_find", episode_frames=EPISODE_FRAMES),),
+    tasks=(Task(name="line_find", domain="line", description="find the goal"),),
+    protocols=_search_protocols(found_reward=1.0, goals=GOALS, stop_when_found=True),
+    normaliser=None,
+    environment=f"{__name__}:make_goal_environment",
+    packages=("numpy",),
+    goal_sets=GoalSets(goals=GOALS, reachable=dict.fromkeys(range(10), GOALS), source="made up"),
+)
+
+
 def _agent(name: str, build: type[ToyAgent], description: str) -> AgentSpec:
     return AgentSpec(
         name=name,
@@ -239,6 +352,7 @@ def _agent(name: str, build: type[ToyAgent], description: str) -> AgentSpec:
 TOY = _agent("toy", ToyAgent, "learns a linear model")
 TOY_FAIL = _agent("toy-fail", FailingAgent, "raises in one update of one seed")
 
-register_suite(SUITE)
+for _suite in (SUITE, PIXELS, SEARCH, GOAL_SUITE):
+    register_suite(_suite)
 register_agent(TOY)
 register_agent(TOY_FAIL)
