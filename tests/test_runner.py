@@ -16,6 +16,7 @@ from urlbench.errors import UserError
 from urlbench.evaluation import FinetuningEvaluation, LocalPlayer
 from urlbench.heartbeat import Heartbeat
 from urlbench.identity import job_id
+from urlbench.plan import PlanRequest, make_plan
 from urlbench.registry import load_plugin
 from urlbench.replay import Replay
 from urlbench.runner import Surroundings, TrainingLoop, updates_due
@@ -194,6 +195,28 @@ def test_random_actions_only_in_the_phases_that_ask_for_them(tmp_path: Path) -> 
     calls, environment, _ = scripted_run(tmp_path, "finetune", schedule, **FINETUNE)
     assert not np.any(environment.actions)
     assert "act 0" in calls
+
+
+def test_nothing_is_rendered_for_an_agent_that_does_not_look(tmp_path: Path) -> None:
+    """It sees arrays without a number, in the replay and in a continued run, too."""
+    request = PlanRequest(
+        suite="toy-pixels", agents=("random",), tasks=("ball_left",), seeds=(0,), preset="smoke", plugins=(str(PLUGIN),)
+    )
+    results = []
+    for name, questions in (("whole", 10_000), ("cut", 25)):
+        (job,) = make_plan(request).jobs
+        directory = RunStore(tmp_path / name).run_dir(job)
+        directory.prepare(job)
+        assert job.spec.image is None
+        left = iter(range(questions))
+        outcome = run(
+            tmp_path / name, job, directory, stop=lambda left=left: "" if next(left, None) is not None else "no"
+        )
+        assert outcome == ("done" if name == "whole" else "interrupted")
+        assert run(tmp_path / name, job, directory) == "done"
+        results.append(directory)
+    assert_same_run(*results)
+    assert [row["frame"] for row in read_jsonl(results[0].eval_file)] == [20, 40, 60, 80]
 
 
 @pytest.mark.parametrize(
