@@ -54,6 +54,8 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "paper": spec.paper,
         "observations": list(spec.observations),
         "pretrains": spec.pretrains,
+        "looks": spec.looks,
+        "image": spec.image.model_dump(mode="json"),
         "config": resolve_config(spec, "paper").model_dump(mode="json"),
         "presets": {preset: dict(changes) for preset, changes in spec.presets.items()},
     }
@@ -71,6 +73,7 @@ def format_suite(suite: dict[str, Any]) -> str:
         f"normaliser {normaliser['name']} version {normaliser['version']}, from: {normaliser['source']}"
         if normaliser
         else "scores are fractions of goals found",
+        *_origin(suite),
     ]
     for protocol in suite["protocols"].values():
         snapshots = ", ".join(format_frames(count) for count in protocol["snapshots"])
@@ -82,24 +85,39 @@ def format_suite(suite: dict[str, Any]) -> str:
         )
         lines += [
             f"preset {protocol['preset']}: {protocol['description']}",
-            f"  pretraining {pretraining}, snapshots at {snapshots}; {_measurement(protocol)}",
+            f"  pretraining {pretraining}, snapshots at {snapshots}",
+            f"  {_measurement(protocol)}",
         ]
-    rows = [
-        {
-            "task": task["name"],
-            "domain": task["domain"],
-            "reference": f"{normaliser['references'][task['name']]:g}" if normaliser else "-",
-            "description": task["description"],
-        }
-        for task in suite["tasks"]
-    ]
-    heading = {"task": "task", "domain": "domain", "reference": "reference return", "description": "description"}
-    return "\n".join(lines) + "\n" + format_rows([heading, *rows])
+    rows = [{"task": "task", "domain": "domain", "reference": "reference return", "description": "description"}]
+    for task in suite["tasks"]:
+        reference = f"{normaliser['references'][task['name']]:g}" if normaliser else ""
+        rows.append({"task": task["name"], "domain": task["domain"]})
+        rows[-1] |= {"reference": reference, "description": task["description"]}
+    if normaliser is None:
+        rows = [{key: text for key, text in row.items() if key != "reference"} for row in rows]
+    return "\n".join(lines) + "\n" + format_rows(rows)
+
+
+def _origin(suite: dict[str, Any]) -> list[str]:
+    """Where the pretrainings come from, and the goal sets."""
+    lines = []
+    if suite["pretrained_in"]:
+        lines.append(f"starts from the pretrainings of suite {suite['pretrained_in']}, with the same preset's budget")
+    if suite["collection"]:
+        lines.append(f"pretrains on data collected by {suite['collection']}; see: urlbench data --help")
+    if sets := suite["goal_sets"]:
+        reachable = ", ".join(f"{number}: {count}" for number, count in sets["reachable"].items())
+        lines += [
+            f"goal sets of {sets['goals']}, by default the one with the number of the seed; --goal-sets chooses others",
+            f"goals within reach, by set: {reachable}; from: {sets['source']}",
+        ]
+    return lines
 
 
 def _measurement(protocol: dict[str, Any]) -> str:
     """What comes after the pretraining, in words."""
     from urlbench.plan import format_frames
+    from urlbench.types import ZeroShot
 
     search, episodes = protocol["zero_shot"], protocol["eval_episodes"]
     if search is None:
@@ -107,11 +125,15 @@ def _measurement(protocol: dict[str, Any]) -> str:
             f"fine-tuning {format_frames(protocol['finetune_frames'])} frames, {episodes} episodes of evaluation every "
             f"{format_frames(protocol['eval_every_frames'])} frames"
         )
-    found = "a step reward of at least" if search["criterion"] == "step_reward" else "an episode's return above"
-    return (
-        f"then without learning {episodes} episodes for each goal ({search['goals']} a task), {search['actions']} "
-        f"actions; found by {found} {search['found_reward']:g}"
-    )
+    return f"search without learning: {ZeroShot.model_validate(search).words(episodes)}"
+
+
+def _image_words(agent: dict[str, Any]) -> str:
+    image = agent["image"]
+    if not agent["looks"]:
+        return "nothing, and nothing is rendered for it"
+    stack = f", the latest {image['frame_stack']} steps" if image["frame_stack"] > 1 else ""
+    return f"RGB images of {image['size']} x {image['size']}{stack}"
 
 
 def format_agent(agent: dict[str, Any]) -> str:
@@ -122,6 +144,7 @@ def format_agent(agent: dict[str, Any]) -> str:
         f"{agent['name']}: {agent['description']}",
         f"paper: {agent['paper']}",
         f"observations: {', '.join(agent['observations'])}; pretrains: {'yes' if agent['pretrains'] else 'no'}",
+        *([f"sees pixel suites as: {_image_words(agent)}"] if "pixels" in agent["observations"] else []),
         f"configuration (defaults are the published settings; change with -o {agent['name']}.key=value):",
     ]
     lines += [f"  {key} = {value!r}" for key, value in flatten(agent["config"]).items()]

@@ -19,6 +19,8 @@ class RunStatus(Spec):
 
     Attributes:
         agent: `name-config8`.
+        reduced: of a reduced budget.
+        goal_set: None in suites without.
         state: `stale` is a run whose process is gone without a word, `damaged` one with unreadable files.
         path: the run directory, relative to the runs folder.
         message: why it failed or stopped.
@@ -29,10 +31,12 @@ class RunStatus(Spec):
     suite: str
     agent: str
     preset: str
+    reduced: bool
     phase: Phase
     domain: str
     task: str
     snapshot: int
+    goal_set: int | None
     seed: int
     state: State
     progress: int
@@ -100,10 +104,12 @@ def _run_status(job: Job, directory: RunDirectory) -> RunStatus:
             "suite": spec.suite,
             "agent": f"{spec.agent}-{config_hash(spec.agent_config)}",
             "preset": spec.protocol.preset,
+            "reduced": spec.protocol.reduced,
             "phase": spec.phase,
             "domain": spec.domain,
             "task": spec.task,
             "snapshot": spec.snapshot,
+            "goal_set": spec.goal_set,
             "seed": spec.seed,
             "state": state,
             "progress": status.progress,
@@ -138,21 +144,33 @@ def format_overview(overview: Overview) -> str:
 
 
 def _grid(suite: str, preset: str, agent: str, runs: list[RunStatus]) -> Iterator[str]:
-    reduced = "" if preset == "paper" else " (REDUCED BUDGET)"
+    reduced = " (REDUCED BUDGET)" if runs[0].reduced else ""
     yield f"{suite}  preset {preset}{reduced}  {agent}"
     seeds = sorted({run.seed for run in runs})
     cells: dict[str, dict[int, str]] = defaultdict(dict)
-    for run in sorted(runs, key=lambda run: (run.domain, run.phase != "pretrain", run.task, run.snapshot)):
-        row = f"pretrain {run.domain}" if run.phase == "pretrain" else f"{run.phase} {run.task}"
-        if run.snapshot:
-            row += f" from {format_frames(run.snapshot)}"
-        percent = f" {100 * run.progress // max(run.budget, 1)}%"
-        cells[row][run.seed] = run.state + ("" if run.state in ("done", "queued", "damaged") else percent)
+    coupled = all(run.goal_set in (None, run.seed) for run in runs)
+    for run in sorted(runs, key=_place):
+        at_an_end = run.state in ("done", "queued", "damaged")
+        percent = "" if at_an_end else f" {100 * run.progress // max(run.budget, 1)}%"
+        cells[_row(run, coupled=coupled)][run.seed] = run.state + percent
     head = max(len(row) for row in cells)
     width = max(8, *(len(text) for row in cells.values() for text in row.values()))
     yield " ".join([" " * head, *(f"{f'seed {seed}':<{width}}" for seed in seeds)]).rstrip()
     for row, by_seed in cells.items():
         yield " ".join([f"{row:<{head}}", *(f"{by_seed.get(seed, '-'):<{width}}" for seed in seeds)]).rstrip()
+
+
+def _place(run: RunStatus) -> tuple[str, bool, str, int, int]:
+    """Where a run stands in its grid."""
+    return run.domain, run.phase != "pretrain", run.task, run.snapshot, run.goal_set or 0
+
+
+def _row(run: RunStatus, *, coupled: bool) -> str:
+    """The name of a run's row; `coupled` if every seed has one goal set, which has its number."""
+    if run.phase == "pretrain":
+        return f"pretrain {run.domain}"
+    goal_set = "" if run.goal_set is None else f" goal set {'= seed' if coupled else run.goal_set}"
+    return f"{run.phase} {run.task}{goal_set}" + (f" from {format_frames(run.snapshot)}" if run.snapshot else "")
 
 
 def find_run(root: Path, name: str) -> RunDirectory:

@@ -70,6 +70,16 @@ class ZeroShot(Spec):
     skill_steps: int = Field(default=50, gt=0)
     stop_when_found: bool = False
 
+    def words(self, episodes: int) -> str:
+        """The search in one sentence for people, with `episodes` for each goal."""
+        found = "a step reward of at least" if self.criterion == "step_reward" else "an episode's return above"
+        end = "end where the goal is found" if self.stop_when_found else "go on to their end"
+        return (
+            f"{self.goals} {'goal' if self.goals == 1 else 'goals'} a task, {episodes} episodes each, which {end}; a goal "
+            f"is found by {found} {self.found_reward:g}; {self.actions} actions, skills drawn anew every "
+            f"{self.skill_steps} steps"
+        )
+
 
 class Protocol(Spec):
     """The budgets of one preset of a suite, in environment frames unless a name says otherwise.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
-from urlbench.reports.provenance import search_words
 from urlbench.reports.statistics import task_mean
 from urlbench.reports.tables import Table
 from urlbench.results import Results
@@ -168,7 +167,7 @@ def ceiling_of(groups: Iterable[Group], label: str) -> tuple[int, int] | None:
 
 def found_note(results: Results) -> str:
     """How goals were looked for, as a sentence."""
-    return f"Search: {search_words(rules_of(results), results.suite.protocols[results.preset].eval_episodes)}."
+    return f"Search: {rules_of(results).words(results.suite.protocols[results.preset].eval_episodes)}."
 
 
 def set_note(results: Results) -> str:

@@ -18,7 +18,6 @@ from urlbench.plan import format_frames
 from urlbench.results import Results
 from urlbench.run_records import RunRecord
 from urlbench.selection import Selection
-from urlbench.types import ZeroShot
 from urlbench.validation import Commands, number_words, seeds_flag
 
 _REPORT_PACKAGES = ("numpy", "scipy", "rliable", "matplotlib")
@@ -105,7 +104,7 @@ def _measure(results: Results) -> list[tuple[str, list[str]]]:
         normaliser = suite.normaliser
         entries.append(("Normaliser", [f"{normaliser.name} version {normaliser.version} ({normaliser.source})"]))
     if protocol.zero_shot is not None:
-        entries.append(("Search", [search_words(protocol.zero_shot, protocol.eval_episodes)]))
+        entries.append(("Search", [protocol.zero_shot.words(protocol.eval_episodes)]))
     if suite.goal_sets is not None:
         which = "the one with the number of the seed" if results.goal_sets is None else number_words(results.goal_sets)
         ceilings = ", ".join(f"set {number}: {count}" for number, count in sorted(suite.goal_sets.reachable.items()))
@@ -123,16 +122,6 @@ def _measure(results: Results) -> list[tuple[str, list[str]]]:
         }
         entries.append(("Data", _distinct(data)))
     return entries
-
-
-def search_words(rules: ZeroShot, episodes: int) -> str:
-    """How goals were looked for."""
-    found = "a step reward of at least" if rules.criterion == "step_reward" else "an episode's return above"
-    return (
-        f"{rules.goals} {'goal' if rules.goals == 1 else 'goals'} a run, {episodes} episodes each; a goal is found by "
-        f"{found} {rules.found_reward:g}; {rules.actions} actions; skills drawn anew every {rules.skill_steps} steps; "
-        f"episodes {'end where the goal is found' if rules.stop_when_found else 'go on to their end'}"
-    )
 
 
 def versions_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
