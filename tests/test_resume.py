@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_runs import assert_same_run, run, run_both, toy_jobs
+from toy_runs import StopAt, assert_same_run, run, run_both, toy_jobs
 
 from urlbench import worker
 from urlbench.errors import UserError
@@ -21,17 +21,6 @@ from urlbench.types import Job
 
 # A fork has torch imported already, so a worker starts in milliseconds and is killed while it works.
 FORKS = multiprocessing.get_context("fork")
-
-
-class StopAt:
-    """Asks to stop at the n-th question, and goes on asking."""
-
-    def __init__(self, questions: int) -> None:
-        self.left = questions
-
-    def __call__(self) -> str:
-        self.left -= 1
-        return "stopped by the test" if self.left < 0 else ""
 
 
 @pytest.fixture(scope="module")

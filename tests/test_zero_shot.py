@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_runs import PLUGIN, run
+from toy_runs import PLUGIN, StopAt, run
 from toy_search import pretrained_search, search_jobs
 
 from urlbench.agents.random import RandomAgent, RandomConfig
@@ -25,17 +25,6 @@ from urlbench.zero_shot import blocks_of, keep_whole_rows
 
 torch.set_num_threads(1)
 load_plugin(str(PLUGIN))
-
-
-class StopAt:
-    """Asks to stop at the n-th question, and goes on asking."""
-
-    def __init__(self, questions: int) -> None:
-        self.left = questions
-
-    def __call__(self) -> str:
-        self.left -= 1
-        return "stopped by the test" if self.left < 0 else ""
 
 
 @pytest.fixture(scope="module")

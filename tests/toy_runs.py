@@ -16,6 +16,17 @@ PLUGIN = Path(__file__).with_name("toy_plugin.py").resolve()
 ATTEMPT_KEYS = {"attempt", "started", "from_frame", "pid", "host"}
 
 
+class StopAt:
+    """Asks to stop at the n-th question, and goes on asking."""
+
+    def __init__(self, questions: int) -> None:
+        self.left = questions
+
+    def __call__(self) -> str:
+        self.left -= 1
+        return "stopped by the test" if self.left < 0 else ""
+
+
 def toy_jobs(
     root: Path, *, agent: str = "toy", preset: str = "smoke", overrides: tuple[str, ...] = (), seed: int = 0
 ) -> tuple[tuple[Job, RunDirectory], tuple[Job, RunDirectory]]:
