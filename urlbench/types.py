@@ -75,8 +75,8 @@ class ZeroShot(Spec):
         found = "a step reward of at least" if self.criterion == "step_reward" else "an episode's return above"
         end = "end where the goal is found" if self.stop_when_found else "go on to their end"
         return (
-            f"{self.goals} {'goal' if self.goals == 1 else 'goals'} a task, {episodes} episodes each, which {end}; a goal "
-            f"is found by {found} {self.found_reward:g}; {self.actions} actions, skills drawn anew every "
+            f"{self.goals} {'goal' if self.goals == 1 else 'goals'} a task, {episodes} episodes each, which {end}; "
+            f"a goal is found by {found} {self.found_reward:g}; {self.actions} actions, skills drawn anew every "
             f"{self.skill_steps} steps"
         )
 
