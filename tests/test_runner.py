@@ -314,6 +314,19 @@ def test_a_failure_is_recorded_and_repeats(tmp_path: Path) -> None:
     assert run(tmp_path, job, directory) == "done"
 
 
+def test_the_status_says_that_a_run_is_running_while_it_is(tmp_path: Path) -> None:
+    (job, directory), _ = toy_jobs(tmp_path)
+    states: list[tuple[str, int]] = []
+
+    def look() -> str:
+        status = json.loads(directory.status_file.read_text())
+        states.append((status["state"], status["attempt"]))
+        return ""
+
+    run(tmp_path, job, directory, stop=look)
+    assert set(states[1:]) == {("running", 1)}
+
+
 def test_nan_in_a_metric_fails_the_run(tmp_path: Path) -> None:
     (job, directory), _ = toy_jobs(tmp_path, overrides=("agent.nan_update=3",))
     message = "the update's loss became infinite or NaN in the episode that ended at frame 60"

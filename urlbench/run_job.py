@@ -90,10 +90,8 @@ def run_job(
     if directory.is_done():
         directory.remove_working_files()
         return "done"
-    record = _Record(
-        directory,
-        queued_status(job.spec).model_copy(update={"pid": os.getpid(), "host": socket.gethostname()}),
-    )
+    here = {"state": "running", "pid": os.getpid(), "host": socket.gethostname()}
+    record = _Record(directory, queued_status(job.spec).model_copy(update=here))
     try:
         record.write("running")
         remove_temporaries(directory.path)
