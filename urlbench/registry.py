@@ -42,6 +42,16 @@ _SUITES: dict[str, Entry] = {
         "12 locomotion and reaching tasks from proprioceptive states (walker, quadruped, jaco)",
         "urlbench",
     ),
+    "urlb-pixels": Entry(
+        "urlbench.suites.urlb_pixels:SUITE",
+        "12 locomotion and reaching tasks from 64x64 images (walker, quadruped, jaco)",
+        "urlbench",
+    ),
+    "jaco-sparse": Entry(
+        "urlbench.suites.jaco_sparse:SUITE",
+        "4 targets that a pretrained Jaco arm, seen in 64x64 images, has to find without learning any more",
+        "urlbench",
+    ),
     **{
         exorl.suite_name(collection): Entry(
             f"urlbench.suites.urlb_offline:{collection.upper()}", exorl.suite_description(collection), "urlbench"

@@ -23,7 +23,9 @@ TASKS = tuple(
 )
 
 
-def make_environment(task: str, seed: int, action_repeat: int, *, variant: jaco.Variant = "urlb") -> "DmcEnvironment":
+def make_environment(
+    task: str, seed: int, action_repeat: int, *, variant: jaco.Variant = "urlb", observed: bool = True
+) -> "DmcEnvironment":
     """The environment of a URLB task, for example `walker_flip`.
 
     Args:
@@ -31,6 +33,7 @@ def make_environment(task: str, seed: int, action_repeat: int, *, variant: jaco.
         seed: of the stream that resets draw from, in [0, 2^32).
         action_repeat: frames an action is applied for.
         variant: only jaco differs; see `urlbench.suites.jaco`.
+        observed: False computes no observations; they are empty, everything else is the same.
 
     Raises:
         UserError: if there is no such task.
@@ -39,9 +42,11 @@ def make_environment(task: str, seed: int, action_repeat: int, *, variant: jaco.
         raise unknown_name("task", task, TASKS, see="urlbench list tasks")
     domain, _, name = task.partition("_")
     if domain == "jaco":
-        environment = jaco.make(name, seed, variant)
+        environment = jaco.make(name, seed, variant, observed=observed)
         return DmcEnvironment(environment, environment.random_state, action_repeat)
     environment = {"walker": walker, "quadruped": quadruped}[domain].make(name, seed)
+    if not observed:
+        environment.task.get_observation = lambda physics: {}
     return DmcEnvironment(environment, environment.task.random, action_repeat)
 
 

@@ -57,9 +57,12 @@ class _Workspace(NamedTuple):
     arm_offset: Any
 
 
-def make(task: str, seed: int, variant: Variant = "urlb") -> composer.Environment:
-    """The composer environment of `task`, one of TASKS."""
-    return composer.Environment(_reach(task, variant), time_limit=_TIME_LIMIT, random_state=seed)
+def make(task: str, seed: int, variant: Variant = "urlb", *, observed: bool = True) -> composer.Environment:
+    """The composer environment of `task`, one of TASKS; with nothing to observe if not `observed`."""
+    reaching = _reach(task, variant)
+    for observable in reaching.observables.values():
+        observable.enabled &= observed
+    return composer.Environment(reaching, time_limit=_TIME_LIMIT, random_state=seed)
 
 
 def reach_reward(distance: float) -> float:

@@ -8,6 +8,7 @@ all of them; use them from one thread.
 import atexit
 import ctypes
 import ctypes.util
+import hashlib
 import os
 import subprocess
 import sys
@@ -212,11 +213,7 @@ def _free_all() -> None:
 
 
 class Renderer:
-    """Draws one camera's view of a model.
-
-    Attributes:
-        model: the model that can be drawn; another one needs another renderer.
-    """
+    """Draws one camera's view of a model."""
 
     def __init__(self, model: mujoco.MjModel, *, height: int, width: int, camera: int | mujoco.MjvCamera) -> None:
         """Load the model's textures and meshes.
@@ -234,7 +231,8 @@ class Renderer:
             f"camera {camera}, but there are {model.ncam}"
         )
         gl = _gl_context()
-        self.model = model
+        self._model = model
+        self._digest = _digest(model)
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._camera = _fixed_camera(camera) if isinstance(camera, int) else camera
         self._scene = mujoco.MjvScene(model, maxgeom=_MOST_GEOMS)
@@ -247,7 +245,7 @@ class Renderer:
         """The view of the state `data`, uint8 [height, width, 3], the top row first."""
         assert self._context is not None, "the renderer is closed"
         mujoco.mjv_updateScene(
-            self.model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
+            self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
         )
         _gl_context().make_current()
         # The buffer that is drawn into belongs to the OpenGL context, so another renderer may have set its own.
@@ -256,6 +254,18 @@ class Renderer:
         picture = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
         mujoco.mjr_readPixels(picture, None, self._rect, self._context)
         return picture[::-1].copy()
+
+    def take(self, model: mujoco.MjModel) -> bool:
+        """Draw states of `model` from now on, if it equals the model so far; whether it does.
+
+        Environments that compile their model for every episode mostly come out with the same one, and loading meshes
+        and textures again costs as much as some pictures.
+        """
+        if model is not self._model:
+            if _digest(model) != self._digest:
+                return False
+            self._model = model
+        return True
 
     def close(self) -> None:
         """Free what the model needed; may be called again."""
@@ -266,6 +276,13 @@ class Renderer:
 
 
 _MOST_GEOMS = 10_000
+
+
+def _digest(model: mujoco.MjModel) -> bytes:
+    """Of everything that makes up a model."""
+    buffer = bytearray(mujoco.mj_sizeModel(model))
+    mujoco.mj_saveModel(model, None, np.frombuffer(buffer, np.uint8))
+    return hashlib.sha256(buffer).digest()
 
 
 def _fixed_camera(number: int) -> mujoco.MjvCamera:
@@ -284,3 +301,49 @@ def _drawing_context(model: mujoco.MjModel, height: int, width: int) -> mujoco.M
         return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
     finally:
         settings.offheight, settings.offwidth = size
+
+
+# --- A test picture, for `urlbench doctor` ----------------------------------------------------------
+
+_RED_BALL = """
+<mujoco><worldbody>
+<light pos="0 0 3"/><camera pos="0 0 1"/><geom type="sphere" size="0.2" rgba="1 0 0 1"/>
+</worldbody></mujoco>
+"""
+
+
+def draw_test_picture() -> str:
+    """Draw a red ball; what has drawn it, in words.
+
+    Raises:
+        UserError: if nothing here can render, or if the picture is wrong.
+    """
+    backend = choose_backend()
+    model = mujoco.MjModel.from_xml_string(_RED_BALL)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer = Renderer(model, height=8, width=8, camera=0)
+    centre = renderer.render(data)[4, 4]
+    from OpenGL import GL  # only here: which library it loads is settled by now
+
+    drawn_by = GL.glGetString(GL.GL_RENDERER).decode()
+    if not centre[0] > 2 * centre[1:].max():
+        raise UserError(f"{backend} ({drawn_by}) draws wrong pictures: a red ball has the colour {centre.tolist()}.")
+    software = any(name in drawn_by.lower() for name in _SOFTWARE)
+    return f"{backend}, {'in software' if software else 'on a GPU'} ({drawn_by})"
+
+
+_SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
+
+
+def _main() -> int:
+    try:
+        print(draw_test_picture())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
