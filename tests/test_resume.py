@@ -147,7 +147,7 @@ def test_damage_falls_back_to_the_checkpoint_before(
     assert run(tmp_path, job, directory) == "done"
     assert named in capsys.readouterr().out
     start = [row for row in read_jsonl(directory.attempts_file) if "started" in row][-1]
-    assert start["from_frame"] == 25
+    assert start["from_progress"] == 25
     assert named in start["notes"][0]
     assert "falling back to checkpoint_0000000025.pt" in start["notes"][0]
     assert_same_run(directory, reference[0])
@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_run_resumable(
     assert not directory.done_file.exists()
     assert run(tmp_path, job, directory) == "done"
     starts = [row for row in read_jsonl(directory.attempts_file) if "started" in row]
-    assert starts[-1]["from_frame"] > 0
+    assert starts[-1]["from_progress"] > 0
     assert_same_run(directory, reference[0])
 
 

@@ -191,7 +191,7 @@ def test_attempts_are_noted_and_silent_ends_too(prepared: RunDirectory) -> None:
         file.write('{"attempt": 2, "ended": 17')
     assert prepared.begin_attempt(40, ["fell back"]) == 3
     rows = read_jsonl(prepared.attempts_file)
-    assert [(row["attempt"], row.get("from_frame"), row.get("reason")) for row in rows] == [
+    assert [(row["attempt"], row.get("from_progress"), row.get("reason")) for row in rows] == [
         (1, 0, None),
         (1, None, "stopped by SIGTERM"),
         (2, 20, None),

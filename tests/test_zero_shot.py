@@ -280,7 +280,7 @@ def test_stop_and_continue(reference: tuple[Job, RunDirectory], tmp_path: Path, 
     assert not directory.checkpoints.exists()
     assert run(tmp_path, job, directory) == "done"
     start = [row for row in read_jsonl(directory.attempts_file) if "started" in row][-1]
-    assert start["from_frame"] == status.progress
+    assert start["from_progress"] == status.progress
     assert directory.eval_file.read_bytes() == reference[1].eval_file.read_bytes()
 
 
@@ -303,7 +303,7 @@ def test_whole_rows_in_order_stay_and_the_rest_is_played_again(
     directory.eval_file.write_bytes(b"".join(damage(lines)))
     assert run(tmp_path, job, directory) == "done"
     start = [row for row in read_jsonl(directory.attempts_file) if "started" in row][-1]
-    assert start["from_frame"] == sum(block.episodes for block in blocks_of(job.spec)[:kept])
+    assert start["from_progress"] == sum(block.episodes for block in blocks_of(job.spec)[:kept])
     assert f"eval.jsonl line {kept + 1} is not whole" in start["notes"][0]
     assert directory.eval_file.read_bytes() == reference[1].eval_file.read_bytes()
 

@@ -13,7 +13,7 @@ from urlbench.store import RunDirectory, RunStore
 from urlbench.types import Job
 
 PLUGIN = Path(__file__).with_name("toy_plugin.py").resolve()
-ATTEMPT_KEYS = {"attempt", "started", "from_frame", "pid", "host"}
+ATTEMPT_KEYS = {"attempt", "started", "from_progress", "pid", "host"}
 
 
 class StopAt:

@@ -237,15 +237,18 @@ class RunDirectory:
 
     # --- attempts ---
 
-    def begin_attempt(self, from_frame: int, notes: Sequence[str] = ()) -> int:
-        """Note a start; also that the one before ended without a word, if it did. The number of the start."""
+    def begin_attempt(self, progress: int, notes: Sequence[str] = ()) -> int:
+        """Note a start from `progress`, in the unit of the status; the number of the start.
+
+        Also that the one before ended without a word, if it did.
+        """
         self._drop_unfinished_line(self.attempts_file)
         rows = read_jsonl(self.attempts_file)
         last = max((row["attempt"] for row in rows), default=0)
         if last and not any(row["attempt"] == last and "ended" in row for row in rows):
             reason = "ended without a word: it was killed, or the machine went down"
             append_jsonl(self.attempts_file, {"attempt": last, "ended": None, "reason": reason})
-        row: dict[str, Any] = {"attempt": last + 1, "started": time.time(), "from_frame": from_frame}
+        row: dict[str, Any] = {"attempt": last + 1, "started": time.time(), "from_progress": progress}
         row |= {"pid": os.getpid(), "host": socket.gethostname()}
         append_jsonl(self.attempts_file, row | ({"notes": list(notes)} if notes else {}))
         return last + 1
