@@ -155,6 +155,8 @@ def test_every_seed_on_every_set_is_pooled_with_its_range(tmp_path):
     sets = parts["Goals found in each goal set"]
     assert row(sets, "arm_reach", "7")[2:] == ["4/10 = 0.400 [0.168, 0.687], runs 0.200 to 0.600", "—"]
     assert "How many goals are within reach is not known of goal sets 7." in sets
+    # The runs of one seed share an agent: two seeds, of 0.6 and 0.2, are two values and not four.
+    assert row(parts["Goals found"], "apt")[1:3] == ["4", "0.400 ± 0.200 (n=2)"]
     assert row(parts["Goals found"], "apt")[4:] == ["—", "—"]
     assert "--goal-sets 0,7" in parts["Provenance"]
 

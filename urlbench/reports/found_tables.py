@@ -1,5 +1,6 @@
 """The tables of a report about goals that were looked for without learning."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,11 +93,11 @@ def goals_table(results: Results, groups: Sequence[Group]) -> Table:
     return Table(
         "goals",
         "Goals found",
-        ("agent", "runs", "mean over runs", "pooled goals", "within reach", "found of those within reach"),
+        ("agent", "runs", "mean over seeds", "pooled goals", "within reach", "found of those within reach"),
         tuple(rows),
         (
-            "A goal is found if any of its episodes found it. Mean of the runs' fractions ± standard error (n = number "
-            "of runs). Pooled: the goals of all runs, each once for every run that looked for it.",
+            "A goal is found if any of its episodes found it. Mean of the seeds' fractions ± standard error (n = "
+            "number of seeds). Pooled: the goals of all runs, each once for every run that looked for it.",
             GOALS_NOTE,
             *reach_notes(results, groups),
             found_note(results),
@@ -211,8 +212,11 @@ def format_runs(runs: Sequence[RunRecord], count: Count) -> str:
 
 
 def format_mean(runs: Sequence[RunRecord]) -> str:
-    """`0.613 ± 0.021 (n=3)`: the mean over runs of the fraction of goals found."""
-    mean = task_mean(np.array(fractions(runs, goals)))
+    """`0.613 ± 0.021 (n=3)`: the fraction of goals found, averaged over each seed's runs and then over the n seeds."""
+    by_seed = defaultdict(list)
+    for run in runs:
+        by_seed[run.spec.seed].append(run)
+    mean = task_mean(np.array([np.mean(fractions(of_seed, goals)) for of_seed in by_seed.values()]))
     if mean.mean is None:
         return "— (n=0)"
     error = "" if mean.standard_error is None else f" ± {mean.standard_error:.3f}"
