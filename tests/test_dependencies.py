@@ -23,7 +23,10 @@ COMMAND_LINE = {
     "doctor",
     "progress",
 }
-HEAVY = {"numpy", "scipy", "torch", "dm_control", "mujoco", "pandas", "matplotlib", "rliable", "arch", "jinja2", "yaml"}
+HEAVY = {
+    *("numpy", "scipy", "torch", "dm_control", "mujoco", "metaworld", "gymnasium"),
+    *("pandas", "matplotlib", "rliable", "arch", "jinja2", "yaml"),
+}
 
 
 def part_of(path: Path) -> str:
@@ -65,6 +68,9 @@ ONLY_IN = {
     "torch": {"agents", "runner"},
     "dm_control": {"suites"},
     "mujoco": {"suites"},
+    # Only its model is used: importing it imports gymnasium and libraries for windows.
+    "metaworld": set(),
+    "gymnasium": set(),
     "pandas": {"reports"},
     "matplotlib": {"reports"},
     "jinja2": {"reports"},

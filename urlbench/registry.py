@@ -52,6 +52,16 @@ _SUITES: dict[str, Entry] = {
         "4 targets that a pretrained Jaco arm, seen in 64x64 images, has to find without learning any more",
         "urlbench",
     ),
+    "metaworld-reach": Entry(
+        "urlbench.suites.metaworld_reach:PIXELS",
+        "sets of 50 goals that a pretrained Sawyer arm, seen in 64x64 images, has to find without learning any more",
+        "urlbench",
+    ),
+    "metaworld-reach-states": Entry(
+        "urlbench.suites.metaworld_reach:STATES",
+        "sets of 50 goals that a pretrained Sawyer arm has to find from states, without learning any more",
+        "urlbench",
+    ),
     **{
         exorl.suite_name(collection): Entry(
             f"urlbench.suites.urlb_offline:{collection.upper()}", exorl.suite_description(collection), "urlbench"

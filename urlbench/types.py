@@ -178,7 +178,7 @@ class GoalSets(Spec):
 
     Attributes:
         goals: in each set.
-        reachable: number of goals within the body's reach, by set; no score can be higher.
+        reachable: number of goals that a simple controller that is told them comes to, by set; few more can be found.
         source: what `reachable` was measured with.
     """
 
