@@ -126,7 +126,7 @@ def test_show_agent(urlbench: Command) -> None:
         (["show", "suites", "x"], "unknown kind 'suites'; did you mean 'suite'?"),
         (["show", "suite", "urlb-state"], "unknown suite 'urlb-state'; did you mean 'urlb-states'?"),
         (["show", "agent", "choregrapher"], "unknown agent 'choregrapher'; did you mean 'choreographer'?"),
-        (["run", *URLB, "--suite", "urlb-pixel"], "unknown suite 'urlb-pixel'; did you mean 'urlb-states'?"),
+        (["run", *URLB, "--suite", "urlb-pixel"], "unknown suite 'urlb-pixel'; did you mean 'urlb-pixels'?"),
         (["run", *URLB, "--agent", "randon"], "unknown agent 'randon'; did you mean 'random'?"),
         (["run", *URLB, "--tasks", "walker_fly"], "unknown task 'walker_fly' in suite 'urlb-states'; did you mean"),
         (["run", *URLB, "--domains", "runner"], "unknown domain 'runner' in suite 'urlb-states'"),
