@@ -50,7 +50,7 @@ def test_a_suite_shows_its_goal_sets_and_how_it_searches():
     assert "goal sets of 5, by default the one with the number of the seed; --goal-sets chooses others" in lines
     assert "goals within reach, by set: 0: 4, 1: 5, 2: 3; from: a controller that was made up" in lines
     assert (
-        "  search without learning: 5 goals a task, 12 episodes each, which go on to their end; a goal is found by a "
+        "  search without learning: 5 goals a task, 12 episodes each, played to the end; a goal is found by a "
         "step reward of at least 1; mean actions, skills drawn anew every 50 steps"
     ) in lines
     assert lines[-2:] == ["task       domain  description", "arm_reach  arm     reach"]

@@ -73,12 +73,15 @@ class ZeroShot(Spec):
     def words(self, episodes: int) -> str:
         """The search in one sentence for people, with `episodes` for each goal."""
         found = "a step reward of at least" if self.criterion == "step_reward" else "an episode's return above"
-        end = "end where the goal is found" if self.stop_when_found else "go on to their end"
+        end = "left when the goal is found" if self.stop_when_found else "played to the end"
         return (
-            f"{self.goals} {'goal' if self.goals == 1 else 'goals'} a task, {episodes} episodes each, which {end}; "
-            f"a goal is found by {found} {self.found_reward:g}; {self.actions} actions, skills drawn anew every "
-            f"{self.skill_steps} steps"
+            f"{_counted(self.goals, 'goal')} a task, {_counted(episodes, 'episode')} each, {end}; a goal is found by "
+            f"{found} {self.found_reward:g}; {self.actions} actions, skills drawn anew every {self.skill_steps} steps"
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class Protocol(Spec):
