@@ -1,6 +1,9 @@
 """Searches for goals: their rows, what counts as found, and that nothing but the job decides the results."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from urlbench.store import RunDirectory, read_jsonl
 from urlbench.types import AgentContext, Array, GoalEnvironment, Job, Protocol, TimeStep, ZeroShot
 from urlbench.zero_shot import blocks_of, keep_whole_rows
 
+ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 load_plugin(str(PLUGIN))
 
@@ -323,3 +327,57 @@ def test_a_search_that_is_done_is_left_alone(reference: tuple[Job, RunDirectory]
     root = directory.path.parents[len(Path(job.path).parts) - 1]
     assert run_job(job, directory, runs_root=root) == "done"
     assert directory.eval_file.stat().st_mtime_ns == before
+
+
+# --- From the command line, to the report -----------------------------------------------------------
+
+
+def urlbench(folder: Path, *arguments: str) -> str:
+    """What a command prints; it must succeed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "urlbench", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_search_in_several_processes_from_the_command_line(
+    tmp_path: Path, reference: tuple[Job, RunDirectory]
+) -> None:
+    what = ["--suite", "toy-goals", "--plugin", str(PLUGIN), "--preset", "paper"]
+    output = urlbench(tmp_path, "run", *what, "--agent", "toy", "--seeds", "0-0", "--env-workers", "2")
+    assert "evaluations in 2 processes each" in output
+    assert "2 of 2 jobs are done" in output
+    assert (tmp_path / "runs" / reference[0].path / "eval.jsonl").read_bytes() == reference[1].eval_file.read_bytes()
+    assert "nothing to do" in urlbench(tmp_path, "run", *what, "--agent", "toy", "--seeds", "0-0")
+
+
+@pytest.mark.slow
+def test_reaching_from_the_command_line_to_the_report(tmp_path: Path) -> None:
+    what = ["--suite", "metaworld-reach-states", "--preset", "smoke", "--seeds", "1-1"]
+    agents = ["--agent", "choreographer", "--agent", "random"]
+    assert "3 of 3 jobs are done" in urlbench(tmp_path, "run", *what, *agents, "--device", "cpu")
+    urlbench(tmp_path, "report", *what, "--agents", "choreographer,random", "--format", "md", "--out", "report")
+    (report,) = (tmp_path / "report").rglob("*.md")
+    assert "REDUCED BUDGET" in report.read_text()
+
+    # The same search in several processes.
+    (search,) = (tmp_path / "runs").glob("metaworld-reach-states@1/choreographer-*/smoke/evaluate/reach/*/*/seed_1")
+    directory = RunDirectory(search)
+    expected = directory.eval_file.read_bytes()
+    assert len(read_jsonl(directory.eval_file)) == 3
+    directory.done_file.unlink()
+    directory.eval_file.unlink()
+    assert run(tmp_path / "runs", directory.read_job(tmp_path / "runs"), directory, env_workers=2) == "done"
+    assert directory.eval_file.read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_searching_sparse_jaco_from_the_command_line_to_the_report(tmp_path: Path) -> None:
+    what = ["--suite", "jaco-sparse", "--preset", "smoke", "--seeds", "1-1", "--tasks", "jaco_reach_top_left"]
+    urlbench(tmp_path, "run", *what, "--agent", "random", "--device", "cpu")
+    urlbench(tmp_path, "report", *what, "--agents", "random", "--format", "md", "--out", "report")
+    assert list((tmp_path / "report").rglob("*.md"))
