@@ -84,9 +84,10 @@ def download(
     if collection not in exorl.METHODS:
         raise unknown_name("collection", collection, exorl.METHODS, where="of ExORL")
     folder = dataset_folder(root, domain, collection)
-    if (folder / INDEX_NAME).exists():
-        return Dataset(folder)
     archive = folder / f"{collection}.zip"
+    if (folder / INDEX_NAME).exists():
+        _forget(archive)
+        return Dataset(folder)
     if episode_files(folder / BUFFER_NAME) and _read_sidecar(archive) is None:
         raise UserError(
             f"{folder} holds episodes that were not downloaded; index them with: urlbench data import {folder} "
@@ -97,14 +98,20 @@ def download(
         remote = fetch(exorl.archive_url(base_url, domain, collection), archive, pause_seconds, advance)
         digest = _check_digest(archive, sha256)
         unpack(archive, folder)
+        write_atomic(_note(archive), f"{digest}  {archive.name}\n")
     except OSError as error:
         raise explained(error, folder, "run the same command again") from error
     details = {"size": archive.stat().st_size, "sha256": digest, "etag": remote.etag}
     origin = Origin(kind="downloaded", source=remote.url, details=details)
     dataset = import_folder(folder, root, domain, collection, origin=origin, advance=indexed)
-    archive.unlink()
-    _sidecar(archive).unlink(missing_ok=True)
+    _forget(archive)
     return dataset
+
+
+def _forget(archive: Path) -> None:
+    """Delete what the transfer needed; its SHA-256 stays."""
+    archive.unlink(missing_ok=True)
+    _sidecar(archive).unlink(missing_ok=True)
 
 
 # --- Transfer ---
@@ -201,10 +208,10 @@ def _read_sidecar(target: Path) -> RemoteFile | None:
 
 
 def _check_digest(archive: Path, expected: str | None) -> str:
-    """The archive's SHA-256, noted for the next time; UserError, and the archive deleted, if it is another one."""
+    """The archive's SHA-256; UserError, and the archive deleted, if it is not the expected or the noted one."""
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    note = archive.with_name(f"{archive.name}.sha256")
+    note = _note(archive)
     if expected is None and note.exists():
         expected = note.read_text(encoding="utf-8").partition(" ")[0]
     if expected is not None and digest != expected.lower():
@@ -213,8 +220,12 @@ def _check_digest(archive: Path, expected: str | None) -> str:
             f"the archive has the SHA-256 {digest} and not {expected.lower()}, so it was deleted; "
             f"download it again, or if the archive is another one by now, check --sha256 and remove {note}."
         )
-    write_atomic(note, f"{digest}  {archive.name}\n")
     return digest
+
+
+def _note(archive: Path) -> Path:
+    """Where the SHA-256 of an archive stays, as `sha256sum` writes it."""
+    return archive.with_name(f"{archive.name}.sha256")
 
 
 # --- Unpacking ---
