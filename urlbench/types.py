@@ -362,7 +362,7 @@ class AgentContext:
 class Actor(ABC):
     """Acts in one stream of episodes: recurrent state, current skill and the random stream live here.
 
-    The training actor is made once and checkpointed; each evaluation makes a fresh one, so evaluating
+    The training actor is made once and checkpointed; each evaluation episode has a fresh one, so evaluating
     never changes training.
     """
 
