@@ -34,7 +34,7 @@ class Panel:
     Attributes:
         bars: one for each agent, the same agents in every panel.
         with_intervals: False where an interval would be of runs that belong together.
-        ceiling: the highest fraction there can be; None if that is not known.
+        ceiling: the fraction of goals within reach; None if that is not known.
     """
 
     title: str

@@ -32,7 +32,7 @@ class Group:
     Attributes:
         goal_set: None in suites without.
         runs: those that count, by agent label.
-        reachable: goals of the set within reach, which no run can exceed; None if that is not known.
+        reachable: number of goals of the set within the body's reach, as far as it is known; None if it is not.
     """
 
     task: str

@@ -33,8 +33,8 @@ class Frame:
         if n_usable < n_expected:
             marks.append(f"PARTIAL {n_usable}/{n_expected} runs")
         scope = (
-            f"{len(results.agents)} agents, {len(results.tasks)} of the suite's {len(suite.tasks)} tasks, "
-            f"{n_seeds} {'seed' if n_seeds == 1 else 'seeds'}: {n_usable} runs."
+            f"{len(results.agents)} {'agent' if len(results.agents) == 1 else 'agents'}, {len(results.tasks)} of the "
+            f"suite's {len(suite.tasks)} tasks, {n_seeds} {'seed' if n_seeds == 1 else 'seeds'}: {n_usable} runs."
         )
         if results.elsewhere:
             scope += f" {elsewhere_words(results)}."
