@@ -1,8 +1,8 @@
 """Compares our environments with recorded traces of the original ones, file by file.
 
-The layout of a folder of traces: `states/` (trajectories), `resets/`, `probes/` (states set by hand), `facts.json`
-(sizes, bounds, episode lengths) and `manifest.json` (checksums). Tolerances are those that the recorder measured and
-suggested, once for the simulator versions of the recording and once for others.
+The layout of a folder of traces: `states/` (trajectories), `resets/`, `probes/` (states set by hand), `pixels/`
+(pictures), `facts.json` (sizes, bounds, episode lengths) and `manifest.json` (checksums). Tolerances are those that the
+recorder measured and suggested, once for the simulator versions of the recording and once for others.
 
 This module runs in a process of its own, see `checking_process`: Jaco's resets solve small linear systems, whose last
 bits depend on OpenBLAS's kernel, that is on the CPU, and contacts amplify them to 0.05 within an episode.
@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
-COVERED_FOLDERS = ("states", "resets", "probes")
+PIXELS = "pixels"
+COVERED_FOLDERS = ("states", "resets", "probes", PIXELS)
 _DOCUMENTATION = ("README.md",)
 _FACTS_BY_TASK = ("urlb", "exorl_jaco")
+_FACTS_OF_PIXELS = "pixels_ar2"
 _ZERO_ACTIONS = "quadruped_jump_zero_action_return_env_seed1"
 # The recordings were made on a CPU for which OpenBLAS picks these kernels; every x86-64 CPU with AVX2 can run them.
 _OPENBLAS_KERNELS = "Haswell"
@@ -52,6 +54,7 @@ def checks(folder: Path) -> list[str]:
         facts = json.loads((folder / "facts.json").read_text())
         found += [f"facts.json:{section}/{task}" for section in _FACTS_BY_TASK for task in facts.get(section, {})]
         found += [f"facts.json:{_ZERO_ACTIONS}"] if _ZERO_ACTIONS in facts else []
+        found += [f"facts.json:{_FACTS_OF_PIXELS}/{task}" for task in facts.get(_FACTS_OF_PIXELS, {})]
     if (folder / "manifest.json").is_file():
         found.append("manifest.json")
     return found
@@ -60,10 +63,17 @@ def checks(folder: Path) -> list[str]:
 def not_covered(folder: Path) -> list[str]:
     """Files of the folder, and sections of its facts, that no check reads: mostly of suites that do not exist yet."""
     read = {check.partition(":")[0] for check in checks(folder)} | {*_DOCUMENTATION, "facts.json"}
+    # Pictures that go with the recordings are for people.
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    files = {name for name in files if not name.endswith(".png")}
     facts = json.loads((folder / "facts.json").read_text()) if "facts.json" in files else {}
-    sections = set(facts) - {*_FACTS_BY_TASK, _ZERO_ACTIONS, "versions"}
+    sections = set(facts) - {*_FACTS_BY_TASK, _FACTS_OF_PIXELS, _ZERO_ACTIONS, "versions"}
     return sorted(files - read) + [f"facts.json:{section}" for section in sorted(sections)]
+
+
+def needs_renderer(name: str) -> bool:
+    """Whether the check `name` has to draw pictures."""
+    return name.startswith((f"{PIXELS}/", f"facts.json:{_FACTS_OF_PIXELS}/"))
 
 
 def listed_but_absent(folder: Path) -> list[str]:
@@ -104,6 +114,10 @@ def check(folder: Path, name: str) -> dict[str, float]:
     if name.startswith("facts.json:"):
         facts = json.loads((folder / "facts.json").read_text())
         section, _, task = name.removeprefix("facts.json:").partition("/")
+        if section == _FACTS_OF_PIXELS:
+            from parity_pixels import check_facts
+
+            return check_facts(Comparison(facts["versions"], task), task, facts[section][task])
         if task:
             return _check_facts(Comparison(facts["versions"], task), task, facts[section][task])
         return _check_zero_actions(Comparison(facts["versions"], "quadruped_jump"), facts[section])
@@ -112,6 +126,10 @@ def check(folder: Path, name: str) -> dict[str, float]:
     meta = json.loads(str(trace.pop("meta_json")))
     comparison = Comparison(meta["versions"], meta["task"])
     kind = name.partition("/")[0]
+    if kind == PIXELS:
+        from parity_pixels import check_pictures
+
+        return check_pictures(comparison, meta, trace)
     if kind == "resets":
         return _check_resets(comparison, Path(name).stem, trace)
     if kind == "probes":
