@@ -182,6 +182,7 @@ def test_one_process_is_this_one() -> None:
 # --- Several processes ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_play_the_same_episodes(tmp_path: Path) -> None:
     expected = run_both(tmp_path / "one")[1]
     pretraining, finetuning = toy_jobs(tmp_path / "two")
@@ -227,7 +228,6 @@ def test_a_failure_at_the_start_of_a_process_is_told(tmp_path: Path) -> None:
         player.close()
 
 
-@pytest.mark.slow
 def test_a_process_that_is_killed_is_named_as_the_reason(tmp_path: Path) -> None:
     job, _ = pretrained_search(tmp_path)
     player = ProcessPlayer(job.spec, job.plugins, "cpu", 2)
