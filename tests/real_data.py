@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urlbench.data_collection import CollectionRequest, collect
+from urlbench.data.collection import CollectionRequest, collect
 from urlbench.datasets import Dataset, describe_file, write_index
 from urlbench.types import Array
 

@@ -15,7 +15,7 @@ import torch
 from real_data import collect_random, load
 from toy_runs import StopAt
 
-from urlbench.data_collection import CollectionRequest, collect
+from urlbench.data.collection import CollectionRequest, collect
 from urlbench.datasets import Dataset
 from urlbench.episode_format import FORMATS
 from urlbench.errors import UserError

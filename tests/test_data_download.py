@@ -11,8 +11,8 @@ import pytest
 from archive_server import ArchiveServer, serving
 from real_data import collect_random
 
-from urlbench.data_download import download
-from urlbench.data_verification import verify
+from urlbench.data.download import download
+from urlbench.data.verification import verify
 from urlbench.datasets import Dataset
 from urlbench.errors import UserError
 
@@ -237,7 +237,7 @@ def test_an_interrupted_unpacking_is_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("urlbench.data_download.import_folder", killed)
+        patch.setattr("urlbench.data.download.import_folder", killed)
         with pytest.raises(KeyboardInterrupt):
             get(server, tmp_path)
     get(server, tmp_path)

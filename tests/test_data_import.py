@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from real_data import collect_random, load
 
-from urlbench.data_import import import_folder
-from urlbench.data_relabelling import relabel
-from urlbench.data_verification import verify
+from urlbench.data.importing import import_folder
+from urlbench.data.physics_replay import offline_environment
+from urlbench.data.relabelling import relabel
+from urlbench.data.verification import verify
 from urlbench.datasets import Dataset
 from urlbench.errors import UserError
-from urlbench.physics_replay import offline_environment
 
 
 @pytest.fixture(scope="module")

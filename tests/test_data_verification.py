@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from real_data import Arrays, change, collect_random, copy_of, index_again
 
-from urlbench.data_checks import DataCheck, Largest
-from urlbench.data_verification import spread, verify
+from urlbench.data.checks import DataCheck, Largest
+from urlbench.data.physics_replay import offline_environment, one_step_each
+from urlbench.data.verification import spread, verify
 from urlbench.datasets import Dataset, write_index
-from urlbench.physics_replay import offline_environment, one_step_each
 
 
 @pytest.fixture(scope="module")

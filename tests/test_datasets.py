@@ -9,10 +9,10 @@ import pytest
 from toy_offline import PLUGINS, write_toys
 
 from urlbench import exorl
+from urlbench.data.physics_replay import offline_environment
 from urlbench.datasets import Dataset, dataset_folder, find_dataset
 from urlbench.episode_format import FORMATS
 from urlbench.errors import UserError
-from urlbench.physics_replay import offline_environment
 from urlbench.plan import PlanRequest, make_plan
 from urlbench.registry import load_suite, names
 

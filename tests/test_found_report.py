@@ -278,7 +278,7 @@ def test_a_part_of_a_goal_set_has_no_ceiling(tmp_path):
     smoke = protocol.model_copy(update={"zero_shot": rules})
     suite = REACH.model_copy(update={"protocols": {"smoke": smoke}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("urlbench.selection.load_suite", lambda name: suite)
+        patch.setattr("urlbench.results.selection.load_suite", lambda name: suite)
         write_search(tmp_path, make_job("apt", 0, suite=suite))
         part = sections(report(tmp_path))["Goals found"]
     assert row(part, "apt")[4:] == ["—", "—"]

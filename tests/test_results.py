@@ -11,11 +11,11 @@ from synthetic_runs import TASKS, evaluation, make_job, rewrite_evaluations, wri
 from urlbench.errors import IncompleteError, UserError
 from urlbench.identity import job_id
 from urlbench.plan import parse_seeds
-from urlbench.results import collect, validate
-from urlbench.selection import Selection
+from urlbench.results.cells import collect, validate
+from urlbench.results.selection import Selection
+from urlbench.results.validation import seeds_flag
 from urlbench.store import RunStore
 from urlbench.types import AgentSpec, Spec
-from urlbench.validation import seeds_flag
 
 REFERENCES = np.array([100.0, 200.0, 50.0])
 
@@ -299,7 +299,7 @@ def test_the_command_names_overrides_and_plugins_of_the_runs(tmp_path, monkeypat
         name: str = "a"
 
     spec = AgentSpec("apt", "", "", ("states",), True, Config, lambda context, config: None, {"smoke": {"name": "b"}})
-    monkeypatch.setattr("urlbench.validation.load_agent", lambda name: spec)
+    monkeypatch.setattr("urlbench.results.validation.load_agent", lambda name: spec)
     for seed in (0, 1):
         job = make_job("apt", "arm_left", seed, config={"lr": 0.5, "name": "b"})
         write_run(tmp_path, job.model_copy(update={"plugins": ("my agent.py",)}), done=seed == 0)

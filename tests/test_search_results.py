@@ -23,9 +23,9 @@ from synthetic_searches import (
 from urlbench.errors import IncompleteError, UserError
 from urlbench.identity import job_id
 from urlbench.plan import PlanRequest, make_plan, parse_seeds
-from urlbench.problems import Problem
-from urlbench.results import collect, validate
-from urlbench.selection import Selection
+from urlbench.results.cells import collect, validate
+from urlbench.results.problems import Problem
+from urlbench.results.selection import Selection
 from urlbench.store import RunDirectory
 from urlbench.types import Job, Suite
 

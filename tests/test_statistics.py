@@ -8,7 +8,7 @@ from rliable import library, metrics
 
 import urlbench.reports.statistics as statistics
 from urlbench.reports.statistics import AGGREGATES, aggregate, bootstrap, task_mean
-from urlbench.score_matrix import ScoreMatrix
+from urlbench.results.score_matrix import ScoreMatrix
 
 
 def matrix(scores, *, agent="apt", domains=None, pretrains=True) -> ScoreMatrix:

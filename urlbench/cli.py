@@ -239,7 +239,7 @@ def validate(
 ) -> None:
     """Name every gap, duplicate, NaN, wrong frame count and mix of versions, with the command that mends it."""
     from urlbench.plan import parse_frames, parse_seeds
-    from urlbench.results import validate as find_problems
+    from urlbench.results.cells import validate as find_problems
 
     _load_plugins(plugin)
     problems = find_problems(

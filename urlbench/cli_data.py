@@ -45,7 +45,7 @@ def collect(
     device: DeviceOption = "auto",
 ) -> None:
     """Collect a data set with an agent's reward-free pretraining; the same command continues an interrupted one."""
-    from urlbench.data_collection import CollectionRequest, collect as collect_data, prepare_collection
+    from urlbench.data.collection import CollectionRequest, collect as collect_data, prepare_collection
     from urlbench.plan import parse_frames
     from urlbench.worker import StopRequest
 
@@ -82,7 +82,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check a data set: files, numbers, and its physics against the simulator. Exit code 1 if anything is wrong."""
-    from urlbench.data_verification import verify as verify_data
+    from urlbench.data.verification import verify as verify_data
     from urlbench.datasets import Dataset, find_dataset
 
     if path is not None and domain is None and collection is None:
@@ -113,7 +113,7 @@ def import_command(
     task: Annotated[str | None, typer.Option("--task", help="Whose rewards are stored, if you know it.")] = None,
 ) -> None:
     """Take a folder of episodes as a data set: links its files (or copies them to another disk) and indexes them."""
-    from urlbench.data_import import import_folder
+    from urlbench.data.importing import import_folder
 
     with _Display() as display:
         indexing = display.counter("indexing", "files", None)
@@ -129,7 +129,7 @@ def relabel(
     data: DataOption = Path("data"),
 ) -> None:
     """Compute the rewards of a task from the stored physics, as a new data set called COLLECTION-TASK."""
-    from urlbench.data_relabelling import relabel as relabel_data
+    from urlbench.data.relabelling import relabel as relabel_data
     from urlbench.datasets import find_dataset
 
     count = len(find_dataset(data, domain, collection).index.files)
@@ -148,7 +148,7 @@ def download(
     sha256: Annotated[str | None, typer.Option("--sha256", help="What the archive's must be.")] = None,
 ) -> None:
     """Download a data set of ExORL, unpack and index it; the same command continues an interrupted one."""
-    from urlbench.data_download import download as download_data
+    from urlbench.data.download import download as download_data
 
     with _Display() as display:
         dataset = download_data(

@@ -12,7 +12,7 @@ from urlbench.reports.frame import Frame
 from urlbench.reports.proportions import Count, episodes, fractions, goals, pooled
 from urlbench.reports.provenance import provenance
 from urlbench.reports.tables import Table
-from urlbench.results import Results
+from urlbench.results.cells import Results
 
 
 def assemble(results: Results, command: str, *, allow_partial: bool) -> Report:

@@ -9,10 +9,10 @@ import numpy as np
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
 from urlbench.reports.statistics import task_mean
 from urlbench.reports.tables import Table
-from urlbench.results import Results
-from urlbench.run_records import RunRecord
+from urlbench.results.cells import Results
+from urlbench.results.run_records import RunRecord
+from urlbench.results.validation import number_words
 from urlbench.types import ZeroShot
-from urlbench.validation import number_words
 
 GOALS_NOTE = (
     "Brackets: 95 % Wilson interval over goals, for these trained agents: the goals of a run share one agent, so it "

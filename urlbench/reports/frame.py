@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from urlbench.results import Results
-from urlbench.validation import elsewhere_words, number_words, seeds_flag
+from urlbench.results.cells import Results
+from urlbench.results.validation import elsewhere_words, number_words, seeds_flag
 
 
 @dataclass(frozen=True)

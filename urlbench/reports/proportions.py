@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scipy.stats import binomtest
 
 from urlbench.reports.statistics import CONFIDENCE
-from urlbench.run_records import RunRecord
+from urlbench.results.run_records import RunRecord
 
 
 @dataclass(frozen=True)

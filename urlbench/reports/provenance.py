@@ -15,10 +15,10 @@ from typing import Any
 
 import urlbench
 from urlbench.plan import format_frames
-from urlbench.results import Results
-from urlbench.run_records import RunRecord
-from urlbench.selection import Selection
-from urlbench.validation import Commands, number_words, seeds_flag
+from urlbench.results.cells import Results
+from urlbench.results.run_records import RunRecord
+from urlbench.results.selection import Selection
+from urlbench.results.validation import Commands, number_words, seeds_flag
 
 _REPORT_PACKAGES = ("numpy", "scipy", "rliable", "matplotlib")
 

@@ -10,8 +10,8 @@ from urlbench.reports import figures, found_report, returns_report
 from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.provenance import report_command
 from urlbench.reports.statistics import CiMethod
-from urlbench.results import Results, collect
-from urlbench.selection import Selection, make_selection
+from urlbench.results.cells import Results, collect
+from urlbench.results.selection import Selection, make_selection
 
 DEFAULT_CI: CiMethod = "stratified"
 DEFAULT_REPS = 50_000

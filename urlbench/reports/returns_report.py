@@ -5,7 +5,7 @@ from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
 from urlbench.reports.provenance import provenance
 from urlbench.reports.statistics import CiMethod
-from urlbench.results import Results
+from urlbench.results.cells import Results
 
 _BAND_NOTE = "Mean return of each evaluation over runs; band: ± one standard error, none for a single run."
 

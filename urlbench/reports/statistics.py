@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from rliable import metrics
 
-from urlbench.score_matrix import ScoreMatrix
+from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.seeding import stream
 
 CiMethod = Literal["stratified", "cluster"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from urlbench.reports.statistics import AGGREGATES, CiMethod, Estimate, Floats, TaskMean, aggregate, task_mean
-from urlbench.results import Results
-from urlbench.score_matrix import ScoreMatrix
+from urlbench.results.cells import Results
+from urlbench.results.score_matrix import ScoreMatrix
 
 _CI_WORDS = {
     "stratified": "stratified bootstrap over runs, task by task",

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from urlbench.data_checks import DataCheck, Largest, problem_check
+from urlbench.data.checks import DataCheck, Largest, problem_check
+from urlbench.data.physics_replay import replay_checks
 from urlbench.datasets import Dataset, EpisodeFile, episode_files
 from urlbench.episode_format import (
     array_formats,
@@ -16,7 +17,6 @@ from urlbench.episode_format import (
     state_entries,
 )
 from urlbench.errors import UserError
-from urlbench.physics_replay import replay_checks
 
 ENTRY_TOLERANCE = 1e-5
 """Of observations that are numbers of the physics, relative to values above 1: float32 of the same float64."""

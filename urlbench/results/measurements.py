@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from urlbench.problems import Fault
+from urlbench.results.problems import Fault
 from urlbench.types import JobSpec, ZeroShot
 
 T = TypeVar("T")

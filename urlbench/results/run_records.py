@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from urlbench.identity import canonical_json, config_hash
-from urlbench.measurements import Evaluation, GoalSearch, read_evaluations, read_searches
 from urlbench.plan import run_path
-from urlbench.problems import Fault, Problem
+from urlbench.results.measurements import Evaluation, GoalSearch, read_evaluations, read_searches
+from urlbench.results.problems import Fault, Problem
 from urlbench.store import RunDirectory, Status
 from urlbench.types import JobSpec
 

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from urlbench import exorl
-from urlbench.data_checks import DataCheck, Largest
+from urlbench.data.checks import DataCheck, Largest
 from urlbench.datasets import Dataset, DatasetIndex, EpisodeFile
 from urlbench.episode_format import format_of, read_arrays
 from urlbench.registry import load_attribute, load_suite

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from urlbench.run_records import RunRecord
+from urlbench.results.run_records import RunRecord
 from urlbench.types import Spec, Suite
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from urlbench.errors import IncompleteError, UserError, unknown_name
-from urlbench.long_table import ResultRow, rows_of
-from urlbench.problems import Problem
-from urlbench.run_records import RunRecord, read_run
-from urlbench.score_matrix import ScoreMatrix
-from urlbench.selection import (
+from urlbench.results.long_table import ResultRow, rows_of
+from urlbench.results.problems import Problem
+from urlbench.results.run_records import RunRecord, read_run
+from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.results.selection import (
     EVERYTHING,
     AgentKey,
     Cell,
@@ -31,9 +31,9 @@ from urlbench.selection import (
     registered_suite,
     wanted_tasks,
 )
+from urlbench.results.validation import find_problems, incomplete_message
 from urlbench.store import RunStore
 from urlbench.types import Suite
-from urlbench.validation import find_problems, incomplete_message
 
 
 class Results:

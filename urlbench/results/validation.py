@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from urlbench.config import flatten, resolve_config
 from urlbench.errors import UserError
 from urlbench.plan import format_frames
-from urlbench.problems import Problem, ProblemKind
 from urlbench.registry import load_agent
-from urlbench.run_records import RunRecord
-from urlbench.selection import AgentKey, Cell
+from urlbench.results.problems import Problem, ProblemKind
+from urlbench.results.run_records import RunRecord
+from urlbench.results.selection import AgentKey, Cell
 from urlbench.types import JobSpec
 
 if TYPE_CHECKING:
-    from urlbench.results import Results
+    from urlbench.results.cells import Results
 
 
 def find_problems(results: "Results") -> list[Problem]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from urlbench import exorl
-from urlbench.data_import import import_folder
+from urlbench.data.importing import import_folder
 from urlbench.datasets import BUFFER_NAME, INDEX_NAME, Dataset, Origin, dataset_folder, episode_files, is_episode_name
 from urlbench.durable import explained, write_atomic
 from urlbench.episode_format import format_of

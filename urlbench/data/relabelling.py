@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from urlbench.data_import import check_task
+from urlbench.data.importing import check_task
+from urlbench.data.physics_replay import offline_environment, static_rewards
 from urlbench.datasets import (
     BUFFER_NAME,
     INDEX_NAME,
@@ -26,7 +27,6 @@ from urlbench.datasets import (
 from urlbench.durable import explained, remove_temporaries, write_atomic
 from urlbench.episode_format import read_arrays
 from urlbench.errors import UserError
-from urlbench.physics_replay import offline_environment, static_rewards
 
 
 def relabel(

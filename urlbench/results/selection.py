@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from urlbench.errors import UserError, unknown_name
-from urlbench.problems import Problem
 from urlbench.registry import load_suite
-from urlbench.run_records import RunRecord
+from urlbench.results.problems import Problem
+from urlbench.results.run_records import RunRecord
 from urlbench.types import Protocol, Spec, Suite
 
 

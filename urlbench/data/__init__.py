@@ -1,0 +1,1 @@
+"""Making, fetching, checking and relabelling data sets of episodes."""

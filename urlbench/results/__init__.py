@@ -1,0 +1,1 @@
+"""Results: reading run directories, and what is missing, damaged or contradictory among them."""
