@@ -33,12 +33,12 @@ def check_pictures(comparison: Comparison, meta: dict[str, Any], trace: dict[str
         comparison.near("reward", timestep.reward, trace["reward"][row], 1e-4, where)
         for name in ("qpos", "qvel"):
             comparison.near(name, getattr(environment.physics.data, name), trace[name][row], 1e-4, where)
-        _check_picture(comparison, timestep.observation, recorded, where)
+        check_picture(comparison, timestep.observation, recorded, where)
     for row, recorded in enumerate(trace["frames"]):
         data = environment.physics.data
         with environment.physics.reset_context():
             data.qpos[:], data.qvel[:] = trace["qpos"][row], trace["qvel"][row]
-        _check_picture(comparison, environment.look(meta["size"]), recorded[-3:], f"of the state in row {row}")
+        check_picture(comparison, environment.look(meta["size"]), recorded[-3:], f"of the state in row {row}")
     return comparison.largest
 
 
@@ -57,7 +57,8 @@ def check_facts(comparison: Comparison, task: str, facts: dict[str, Any]) -> dic
     return comparison.largest
 
 
-def _check_picture(comparison: Comparison, ours: Array, recorded: Array, where: str) -> None:
+def check_picture(comparison: Comparison, ours: Array, recorded: Array, where: str) -> None:
+    """The same in every value if drawn with the recorder's renderer, else as alike as other renderers are."""
     difference = np.abs(ours.astype(int) - recorded)
     if comparison.same_versions and _same_renderer():
         comparison.near("picture", ours, recorded, 0, where)

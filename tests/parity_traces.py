@@ -1,8 +1,9 @@
 """Compares our environments with recorded traces of the original ones, file by file.
 
 The layout of a folder of traces: `states/` (trajectories), `resets/`, `probes/` (states set by hand), `pixels/`
-(pictures), `facts.json` (sizes, bounds, episode lengths) and `manifest.json` (checksums). Tolerances are those that the
-recorder measured and suggested, once for the simulator versions of the recording and once for others.
+(pictures), `metaworld/` (goal sets, trajectories and pictures of reach), `facts.json` (sizes, bounds, episode lengths)
+and `manifest.json` (checksums). Tolerances are those that the recorder measured and suggested, once for the simulator
+versions of the recording and once for others.
 
 This module runs in a process of its own, see `checking_process`: Jaco's resets solve small linear systems, whose last
 bits depend on OpenBLAS's kernel, that is on the CPU, and contacts amplify them to 0.05 within an episode.
@@ -22,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-PIXELS = "pixels"
-COVERED_FOLDERS = ("states", "resets", "probes", PIXELS)
+PIXELS, METAWORLD = "pixels", "metaworld"
+COVERED_FOLDERS = ("states", "resets", "probes", PIXELS, METAWORLD)
 _DOCUMENTATION = ("README.md",)
 _FACTS_BY_TASK = ("urlb", "exorl_jaco")
 _FACTS_OF_PIXELS = "pixels_ar2"
+_VERSIONS = ("versions", "versions_metaworld")
 _ZERO_ACTIONS = "quadruped_jump_zero_action_return_env_seed1"
 # The recordings were made on a CPU for which OpenBLAS picks these kernels; every x86-64 CPU with AVX2 can run them.
 _OPENBLAS_KERNELS = "Haswell"
@@ -55,6 +57,7 @@ def checks(folder: Path) -> list[str]:
         found += [f"facts.json:{section}/{task}" for section in _FACTS_BY_TASK for task in facts.get(section, {})]
         found += [f"facts.json:{_ZERO_ACTIONS}"] if _ZERO_ACTIONS in facts else []
         found += [f"facts.json:{_FACTS_OF_PIXELS}/{task}" for task in facts.get(_FACTS_OF_PIXELS, {})]
+        found += [f"facts.json:{METAWORLD}"] if METAWORLD in facts else []
     if (folder / "manifest.json").is_file():
         found.append("manifest.json")
     return found
@@ -67,13 +70,13 @@ def not_covered(folder: Path) -> list[str]:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     files = {name for name in files if not name.endswith(".png")}
     facts = json.loads((folder / "facts.json").read_text()) if "facts.json" in files else {}
-    sections = set(facts) - {*_FACTS_BY_TASK, _FACTS_OF_PIXELS, _ZERO_ACTIONS, "versions"}
+    sections = set(facts) - {*_FACTS_BY_TASK, _FACTS_OF_PIXELS, METAWORLD, _ZERO_ACTIONS, *_VERSIONS}
     return sorted(files - read) + [f"facts.json:{section}" for section in sorted(sections)]
 
 
 def needs_renderer(name: str) -> bool:
     """Whether the check `name` has to draw pictures."""
-    return name.startswith((f"{PIXELS}/", f"facts.json:{_FACTS_OF_PIXELS}/"))
+    return name.startswith((f"{PIXELS}/", f"facts.json:{_FACTS_OF_PIXELS}/", f"{METAWORLD}/frames_"))
 
 
 def listed_but_absent(folder: Path) -> list[str]:
@@ -118,14 +121,22 @@ def check(folder: Path, name: str) -> dict[str, float]:
             from parity_pixels import check_facts
 
             return check_facts(Comparison(facts["versions"], task), task, facts[section][task])
+        if section == METAWORLD:
+            import parity_metaworld
+
+            return parity_metaworld.check_facts(facts[section])
         if task:
             return _check_facts(Comparison(facts["versions"], task), task, facts[section][task])
         return _check_zero_actions(Comparison(facts["versions"], "quadruped_jump"), facts[section])
     with np.load(folder / name, allow_pickle=False) as file:
         trace: dict[str, Any] = {key: file[key] for key in file.files}
     meta = json.loads(str(trace.pop("meta_json")))
+    kind, _, file_name = name.partition("/")
+    if kind == METAWORLD:
+        import parity_metaworld
+
+        return parity_metaworld.check(file_name, meta, trace)
     comparison = Comparison(meta["versions"], meta["task"])
-    kind = name.partition("/")[0]
     if kind == PIXELS:
         from parity_pixels import check_pictures
 
@@ -148,10 +159,10 @@ class Comparison:
         largest: largest difference so far, by quantity.
     """
 
-    def __init__(self, versions: dict[str, str], task: str) -> None:
-        self.same_versions = all(
-            importlib.metadata.version(name) == versions[name] for name in ("dm_control", "mujoco")
-        )
+    def __init__(
+        self, versions: dict[str, str], task: str, packages: tuple[str, ...] = ("dm_control", "mujoco")
+    ) -> None:
+        self.same_versions = all(importlib.metadata.version(name) == versions[name] for name in packages)
         self.is_jaco = task.startswith("jaco")
         self.largest: dict[str, float] = {}
 
