@@ -64,14 +64,14 @@ def list_command(
     plugin: PluginOption = None,
 ) -> None:
     """List suites, agents and tasks."""
-    from urlbench.listing import KINDS, format_rows, list_rows
+    from urlbench.listing import KINDS, format_rows, format_tasks, list_rows
 
     if kind and kind not in KINDS:
         raise unknown_name("kind", kind, KINDS, see="urlbench list --help")
     _load_plugins(plugin)
     if kind:
         rows = list_rows(kind)
-        _print_json(rows) if as_json else print(format_rows(rows))
+        _print_json(rows) if as_json else print(format_tasks(rows) if kind == "tasks" else format_rows(rows))
         return
     lists = {one: list_rows(one) for one in ("suites", "agents")}
     if as_json:

@@ -27,6 +27,25 @@ def list_rows(kind: str) -> list[dict[str, str]]:
     return rows
 
 
+def format_tasks(rows: list[dict[str, str]]) -> str:
+    """One line a task, with the suites that have it; `name*` stands for all suites that begin like that."""
+    suites: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        suites.setdefault((row["name"], row["domain"], row["description"]), []).append(row["suite"].partition("@")[0])
+    return format_rows(
+        [
+            {"name": name, "domain": domain, "description": text, "suites": ", ".join(_starred(sorted(names)))}
+            for (name, domain, text), names in suites.items()
+        ]
+    )
+
+
+def _starred(names: list[str]) -> list[str]:
+    """Sorted names without those that continue another one; that one gets a star."""
+    short = [name for name in names if not any(name.startswith(f"{other}-") for other in names)]
+    return [f"{name}*" if any(other.startswith(f"{name}-") for other in names) else name for name in short]
+
+
 def format_rows(rows: list[dict[str, str]]) -> str:
     """Aligned columns, one line a row."""
     if not rows:
