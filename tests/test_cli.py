@@ -103,6 +103,13 @@ def test_list_json(urlbench: Command) -> None:
     assert flips["urlb-states@1"] == flips["urlb-offline@1"] == "walker"
 
 
+def test_list_tasks_gives_each_task_one_line(urlbench: Command) -> None:
+    lines = urlbench("list", "tasks").out.splitlines()
+    flip = next(line for line in lines if line.startswith("walker_flip "))
+    assert flip.endswith("urlb-offline*, urlb-pixels, urlb-states")
+    assert sum(line.startswith("walker_flip ") for line in lines) == 1
+
+
 def test_show_suite(urlbench: Command) -> None:
     text = urlbench("show", "suite", "urlb-states").out
     for part in ("walker_flip", "799", "2M", "100k, 500k, 1M, 2M", "dm_control, mujoco", "Table 2"):
@@ -294,7 +301,7 @@ def test_report_refuses_gaps_with_3(urlbench: Command) -> None:
 
 def test_doctor_checks_the_machine(urlbench: Command) -> None:
     checks = {check["name"]: check for check in json.loads(urlbench("doctor", "--json").out)}
-    assert set(checks) == {"python", "packages", "torch", "cores", "memory", "runs folder", "environment"}
+    assert set(checks) == {"python", "packages", "torch", "cores", "memory", "runs folder", "environment", "rendering"}
     assert checks["environment"]["result"] == "ok"
     assert checks["python"]["result"] == "ok"
 

@@ -203,7 +203,7 @@ def test_gpus_are_shared_out_and_threads_are_limited(stub: Stub) -> None:
     stub.run(plan, workers=4, threads=3, gpus=("2", "5"), device="auto", env_workers=6)
     rows = stub.rows("start")
     assert sorted(row["CUDA_VISIBLE_DEVICES"] for row in rows) == ["2", "2", "5", "5"]
-    assert {row["OMP_NUM_THREADS"] for row in rows} == {"3"}
+    assert {(row["OMP_NUM_THREADS"], row["LP_NUM_THREADS"]) for row in rows} == {("3", "3")}
     for row in rows:
         assert row["arguments"][1:] == [
             *("--runs", str(stub.root), "--threads", "3", "--device", "auto"),

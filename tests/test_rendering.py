@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from graphics import needs_renderer
 
 from urlbench.errors import UserError
+from urlbench.executor import Executor, ExecutorOptions, visible_gpus
 from urlbench.suites import rendering
 from urlbench.suites.rendering import Backend, Renderer, choose_backend, imported_without_graphics
+from urlbench.types import Plan
 
 with imported_without_graphics():
     import mujoco
@@ -77,6 +80,23 @@ def test_a_worker_renders_on_its_own_gpu_whatever_order_egl_lists_them_in(
 ) -> None:
     machine(monkeypatch, gpus=[gpu], egl=[1, None, 0, 2], libraries=ALL)
     assert choose_backend() == Backend("egl", device, gpu)
+
+
+def test_the_executors_slots_render_on_the_gpus_they_compute_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ExecutorOptions(workers=2, gpus=("0", "1"))
+    executor = Executor(Plan(jobs=()), tmp_path, options)
+    machine(monkeypatch, egl=[1, 0, None], libraries=ALL)
+    monkeypatch.setattr(rendering, "visible_gpus", visible_gpus)
+    devices = []
+    for slot in range(2):
+        environment = executor._environment({}, slot)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment["CUDA_VISIBLE_DEVICES"])
+        devices.append(choose_backend())
+    assert devices == [Backend("egl", 1, "0"), Backend("egl", 0, "1")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_backend() == Backend("osmesa")
 
 
 def test_of_several_gpus_the_first_renders(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,9 @@ import os
 import platform
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -16,6 +19,7 @@ from urlbench.executor import usable_cores, visible_gpus
 from urlbench.types import Spec
 
 _LEAST_FREE_BYTES = 5 * 2**30
+_LONGEST_DRAWING = 120  # s
 
 
 class Check(Spec):
@@ -121,6 +125,18 @@ def _environment(name: str, runs: Path) -> Check:
     return Check(name=name, result="ok", detail=f"walker_walk made a step, observation {step.observation.shape}")
 
 
+def _rendering(name: str, runs: Path) -> Check:
+    # In a process of its own, which a broken graphics driver may end.
+    command = [sys.executable, "-m", "urlbench.suites.rendering"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_DRAWING)
+    if done.returncode == 0:
+        return Check(name=name, result="ok", detail=done.stdout.strip())
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if done.returncode < 0:
+        last = f"drawing a picture ended with {signal.Signals(-done.returncode).name}; try MUJOCO_GL=osmesa or egl"
+    return Check(name=name, result="warning", detail=f"only suites from pixels need it: {last}")
+
+
 _CHECKS: dict[str, Callable[[str, Path], Check]] = {
     "python": _python,
     "packages": _packages,
@@ -129,6 +145,7 @@ _CHECKS: dict[str, Callable[[str, Path], Check]] = {
     "memory": _memory,
     "runs folder": _runs_folder,
     "environment": _environment,
+    "rendering": _rendering,
 }
 
 

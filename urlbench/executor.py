@@ -28,7 +28,11 @@ Device = Literal["auto", "cpu", "cuda"]
 _ENDINGS = {"failed": "has failed", "interrupted": "was interrupted", "blocked": "could not start"}
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 60.0
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# LP_NUM_THREADS is the software renderer's, which otherwise takes every core.
+_THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    "LP_NUM_THREADS",
+)
 
 
 @dataclass(frozen=True)
@@ -299,6 +303,7 @@ class Executor:
     def _environment(self, base: Mapping[str, str], slot: int) -> dict[str, str]:
         environment = {**base, "PYTHONUNBUFFERED": "1"}
         environment.update(dict.fromkeys(_THREAD_VARIABLES, str(self.options.threads)))
+        # The slot's GPU renders, too: renderers look for EGL's number of the one that CUDA_VISIBLE_DEVICES shows.
         if self.options.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         elif self.options.gpus:
