@@ -169,5 +169,5 @@ class DmcEnvironment:
     def _flat(self, observation: Mapping[str, Array]) -> Array:
         flat = np.empty(self.observation_shape, np.float32)
         for where, value in zip(self._slices, observation.values(), strict=True):
-            flat[where] = value if value.ndim == 1 else value.reshape(-1)
+            flat[where] = value if value.ndim <= 1 else value.ravel()
         return flat
