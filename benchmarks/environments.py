@@ -1,4 +1,4 @@
-"""Frames a second of urlbench's environments against dm_control alone, on the same actions from the same resets.
+"""Frames a second of urlbench's environments against the plain ones, on the same actions from the same resets.
 
     python benchmarks/environments.py --output environments.json
 
@@ -7,6 +7,7 @@
 * From pixels: the bare one draws with dm_control's own renderer, in a process of its own, since dm_control chooses its
   graphics library at import; the two processes take turns. Walker and quadruped are drawn once for two frames by both.
   Jaco's camera is an observable of dm_control, which draws every frame, while ours draws one of two.
+* Reach: Meta-World's own environment, which takes each action twice.
 
 Each repetition plays the same frames; tables show medians and, as spread, the smallest and largest of all repetitions.
 """
@@ -14,6 +15,7 @@ Each repetition plays the same frames; tables show medians and, as spread, the s
 import argparse
 import json
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from urlbench.manifest import collect_manifest
-from urlbench.suites import dmc, pixels, rendering
+from urlbench.suites import dmc, pixels, rendering, sawyer_reach
 from urlbench.types import Array, Environment
 
 TASKS = ("walker_walk", "quadruped_walk", "jaco_reach_top_left")
@@ -143,6 +145,52 @@ def _play_bare(wrapper: dmc.DmcEnvironment, controls: Sequence[Array]) -> float:
     return total
 
 
+# --- Reach ------------------------------------------------------------------------------------------
+
+
+def measure_reach(settings: Settings) -> Iterator[Measurement]:
+    """Ours, from states and for an agent that does not look, against Meta-World's own environment."""
+    plain = _PlainReach()
+    sequence = list(actions(settings.state_steps, 4))
+    for observed, what in ((True, "states"), (False, "nothing")):
+        ours = sawyer_reach.ReachEnvironment(SEED, PIXEL_REPEAT, SEED, observed=observed)
+        ours.set_goal(0)
+        seconds = take_turns(
+            lambda ours=ours: play(ours, sequence),  # type: ignore[misc]
+            lambda ours=ours: plain.play(ours.goals[0], sequence),  # type: ignore[misc]
+            settings.repetitions,
+        )
+        np.testing.assert_array_equal(ours.simulation.data.qpos, plain.environment.data.qpos)
+        ours_rates, plain_rates = (_rates(some, settings.state_steps * PIXEL_REPEAT) for some in seconds)
+        yield Measurement("reach", what, "metaworld", ours_rates, plain_rates)
+
+
+class _PlainReach:
+    """Meta-World's environment with a place for the object and one for the goal."""
+
+    def __init__(self) -> None:
+        with rendering.imported_without_graphics():
+            from metaworld.envs.sawyer_reach_v3 import SawyerReachEnvV3
+            from metaworld.types import Task
+
+            self.environment = SawyerReachEnvV3()
+        self._task = Task
+
+    def play(self, places: Array, sequence: Sequence[Array]) -> float:
+        """Seconds that the steps take; resets are left out."""
+        data = {"rand_vec": places, "env_cls": type(self.environment), "partially_observable": True}
+        self.environment.set_task(self._task("reach-v3", pickle.dumps(data)))
+        total = 0.0
+        for start in range(0, len(sequence), EPISODE_STEPS):
+            self.environment.reset()
+            begin = time.perf_counter()
+            for action in sequence[start : start + EPISODE_STEPS]:
+                for _ in range(PIXEL_REPEAT):
+                    self.environment.step(action)
+            total += time.perf_counter() - begin
+        return total
+
+
 # --- From pixels ------------------------------------------------------------------------------------
 
 
@@ -224,7 +272,7 @@ class PlainPixels(AbstractContextManager["PlainPixels"]):
 
 # --- The report -------------------------------------------------------------------------------------
 
-MEASUREMENTS: tuple[Callable[[Settings], Iterator[Measurement]], ...] = (measure_states, measure_pixels)
+MEASUREMENTS: tuple[Callable[[Settings], Iterator[Measurement]], ...] = (measure_states, measure_reach, measure_pixels)
 
 
 def _table(measurements: Sequence[Measurement]) -> str:
@@ -253,7 +301,7 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 def main() -> None:
     """Measure, print a table, write the numbers with what they were measured on."""
-    parser = argparse.ArgumentParser(description="Frames a second of the environments against dm_control alone.")
+    parser = argparse.ArgumentParser(description="Frames a second of the environments against the plain ones.")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     parser.add_argument("--state-steps", type=int, default=2000, help="agent steps of a repetition (%(default)s)")
     parser.add_argument("--pixel-steps", type=int, default=125, help="agent steps of a repetition (%(default)s)")
