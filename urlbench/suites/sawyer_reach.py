@@ -3,7 +3,7 @@
 Source: Meta-World (Yu et al. 2019; Farama's v3); goal sets, camera and success as reward are Choreographer's (Mazzaglia
 et al. 2023, sec. 4.2 and app. B.2). The simulation uses Meta-World's model and computes what its environment computes,
 bit for bit (that is tested), but without importing it: its resets draw from global random streams and ignore their
-seed, and it loads gymnasium and libraries for windows. Leaving out what a step does not need makes it faster (benchmarks).
+seed, and it loads gymnasium and libraries for windows. Leaving out what a step does not need also makes it faster.
 """
 
 import importlib.util
