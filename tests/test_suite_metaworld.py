@@ -94,7 +94,7 @@ def test_goal_sets_do_not_touch_the_global_random_stream() -> None:
 
 @SUITES
 def test_the_search_is_the_published_one(suite: Any) -> None:
-    paper, released = suite.protocols["paper"], suite.protocols["paper-released-code"]
+    paper, mean = suite.protocols["paper"], suite.protocols["paper-mean-actions"]
     assert (suite.action_repeat, suite.domains[0].episode_frames, suite.goal_sets.goals) == (2, 500, GOALS)
     assert (paper.pretrain_frames, paper.eval_episodes) == (2_000_000, 100)
     assert paper.snapshots == (100_000, 500_000, 1_000_000, 2_000_000)
@@ -102,12 +102,12 @@ def test_the_search_is_the_published_one(suite: Any) -> None:
         "goals": 50,
         "found_reward": 1.0,
         "criterion": "step_reward",
-        "actions": "mean",
+        "actions": "sampled",
         "skill_steps": 50,
         "stop_when_found": True,
     }
-    assert released.zero_shot == paper.zero_shot.model_copy(update={"actions": "sampled"})
-    assert (paper.reduced, released.reduced, suite.protocols["smoke"].reduced) == (False, False, True)
+    assert mean.zero_shot == paper.zero_shot.model_copy(update={"actions": "mean"})
+    assert (paper.reduced, mean.reduced, suite.protocols["smoke"].reduced) == (False, False, True)
 
 
 def test_the_suites_differ_in_what_is_seen_only() -> None:
