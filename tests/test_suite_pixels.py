@@ -1,10 +1,12 @@
 """URLB seen through a camera: what is drawn, when, and that drawing changes nothing else."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import urlbench
 from graphics import needs_renderer
 
 from urlbench import registry
@@ -175,3 +177,20 @@ def test_pictures_are_contiguous_images_of_their_own() -> None:
         assert timestep.observation.dtype == np.uint8
         assert timestep.observation.flags.c_contiguous
     assert len({timestep.observation.tobytes() for timestep in timesteps}) == 3
+
+
+# --- From the command line --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@needs_renderer
+def test_from_pretraining_to_the_report(tmp_path: Path) -> None:
+    """Choreographer looks, random does not; a minute or two on two cores without a GPU."""
+    what = ["--suite", "urlb-pixels", "--preset", "smoke", "--seeds", "1", "--tasks", "walker_walk"]
+    output = urlbench(tmp_path, "run", *what, "--agent", "choreographer", "--agent", "random", "--device", "cpu")
+    assert "3 of 3 jobs are done" in output
+    urlbench(tmp_path, "report", *what, "--reps", "200", "--format", "md", "--out", "report")
+    (report,) = (tmp_path / "report").rglob("*.md")
+    assert "REDUCED BUDGET" in report.read_text()
+    specs = [json.loads(path.read_text())["spec"] for path in sorted((tmp_path / "runs").rglob("spec.json"))]
+    assert [spec["image"] for spec in specs] == [{"size": 64, "frame_stack": 1}] * 2 + [None]

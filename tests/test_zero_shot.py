@@ -1,9 +1,6 @@
 """Searches for goals: their rows, what counts as found, and that nothing but the job decides the results."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import urlbench
 from toy_runs import PLUGIN, StopAt, run
 from toy_search import pretrained_search, search_jobs
 
@@ -330,17 +328,6 @@ def test_a_search_that_is_done_is_left_alone(reference: tuple[Job, RunDirectory]
 
 
 # --- From the command line, to the report -----------------------------------------------------------
-
-
-def urlbench(folder: Path, *arguments: str) -> str:
-    """What a command prints; it must succeed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "urlbench", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow

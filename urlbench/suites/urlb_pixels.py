@@ -22,8 +22,8 @@ assert URLB.normaliser is not None
 _EXPERT: Normaliser = URLB.normaliser.model_copy(
     update={
         "source": URLB.normaliser.source
-        + ". These experts act from states: Choreographer divides its pixel scores by the same returns, and no returns "
-        "of experts from pixels were published"
+        + ". These experts act from states. What the papers divide their pixel scores by is not certain: Choreographer "
+        "names the Expert returns, others an agent trained from pixels whose returns were not published"
     }
 )
 
