@@ -68,7 +68,7 @@ def run_job(
         _check_versions(job.spec)
         environment, evaluation_environment = _build_environments(job.spec)
         agent, parent = _build_agent(job, environment, runs_root, device)
-        state, replay, notes = _load_progress(job, directory, environment, agent.schedule.replay_capacity_steps)
+        state, replay, notes = _load_progress(job, directory, environment, agent)
         record.begin(state["step"] * job.spec.action_repeat if state else 0, notes)
         if not directory.manifest_file.exists():
             manifest = collect_manifest(device=device, threads=threads, parent=parent)
@@ -203,7 +203,7 @@ def _build_agent(
 
 
 def _load_progress(
-    job: Job, directory: RunDirectory, environment: Environment, capacity_steps: int
+    job: Job, directory: RunDirectory, environment: Environment, agent: Agent
 ) -> tuple[dict[str, Any] | None, Replay, list[str]]:
     """The newest checkpoint that goes with the run's other files, these cut back to it, and what was noticed."""
 
@@ -213,7 +213,8 @@ def _load_progress(
             environment.observation_shape,
             environment.observation_dtype,
             environment.action_dim,
-            capacity_steps,
+            agent.schedule.replay_capacity_steps,
+            agent.recorded,
         )
 
     replay = empty_replay()
