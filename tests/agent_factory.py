@@ -45,8 +45,15 @@ def build(name: str, kind: ObservationKind = "states", *, seed: int = 0, collect
     return registry.load_agent(name).build(context(kind, seed=seed, collects=collects), smoke_config(name))
 
 
-def batch(kind: ObservationKind = "states", *, seed: int = 0, size: int = 3, length: int = 5) -> dict[str, Array]:
-    """A batch as a replay gives it, with rewards in [0, 1)."""
+def batch(
+    kind: ObservationKind = "states",
+    *,
+    seed: int = 0,
+    size: int = 3,
+    length: int = 5,
+    recorded: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, Array]:
+    """A batch as a replay gives it, with rewards in [0, 1); what agents record are one-hot vectors."""
     rng = np.random.default_rng(seed)
     if kind == "states":
         observation: Array = rng.normal(size=(size, length, 5)).astype(np.float32)
@@ -59,7 +66,14 @@ def batch(kind: ObservationKind = "states", *, seed: int = 0, size: int = 3, len
         "discount": np.ones((size, length), np.float32),
         "is_first": np.arange(length) == np.zeros((size, 1)),
     }
+    for name, (dim,) in (recorded or {}).items():
+        arrays[name] = np.eye(dim, dtype=np.float32)[rng.integers(dim, size=(size, length))]
     return {name: aligned(array) for name, array in arrays.items()}
+
+
+def batch_for(agent: Agent, kind: ObservationKind = "states", **options: Any) -> dict[str, Array]:
+    """`batch` with what `agent` records."""
+    return batch(kind, recorded=agent.recorded, **options)
 
 
 def tensors(**options: Any) -> dict[str, Tensor]:
@@ -94,6 +108,7 @@ def play(actor: Actor, kind: ObservationKind, *, first: int, steps: int, begin: 
     if begin:
         actor.begin_episode()
     for step in range(first, first + steps):
+        actor.before_step(step)
         action = actor.act(observations[step], step)
         assert action.dtype == np.float32
         actions.append(action.tolist())

@@ -48,6 +48,8 @@ _AGENTS: dict[str, Entry] = {
         "world model, codebook of skills learned in imagination, meta-controller (Mazzaglia et al. 2023)",
         "urlbench",
     ),
+    "ddpg": Entry("urlbench.agents.ddpg.ddpg:SPEC", "DDPG with twin critics, no pretraining", "urlbench"),
+    "icm": Entry("urlbench.agents.ddpg.icm:SPEC", "DDPG rewarded by the error of a dynamics model", "urlbench"),
     "random": Entry("urlbench.agents.random:SPEC", "uniform random actions, no learning", "urlbench"),
 }
 _loaded_entry_points: set[str] = set()
