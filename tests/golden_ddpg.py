@@ -8,6 +8,7 @@ import torch
 from golden_recording import GivenDraws, Recording, RecordingOptimiser, drawn, mlp_names, prefixed
 from torch import Tensor, nn
 
+from urlbench.agents.ddpg.aps import APSConfig
 from urlbench.agents.ddpg.backbone import (
     ADAM,
     Backbone,
@@ -17,11 +18,16 @@ from urlbench.agents.ddpg.backbone import (
     noise_std,
     soft_update,
 )
+from urlbench.agents.ddpg.cic import CICConfig
+from urlbench.agents.ddpg.diayn import DIAYNConfig
+from urlbench.agents.ddpg.learner import DDPGLearner
 from urlbench.agents.ddpg.networks import Policy, Trunk, TwinCritic, random_shift
+from urlbench.agents.ddpg.smm import SMMConfig
 from urlbench.agents.distributions import ClampedNormal
 from urlbench.agents.networks import MLP
 from urlbench.agents.running_moments import RunningMoments
 from urlbench.agents.world_model import preprocess
+from urlbench.registry import load_agent
 from urlbench.replay import Replay
 from urlbench.types import AgentContext, ObservationKind, TimeStep
 
@@ -266,3 +272,36 @@ def check_random_shift(data: Recording) -> None:
     data.compare("exact", shifted.to(data.dtype))
     data.compare("shifted", shifted.to(data.dtype))
     data.compare("encoder_input", preprocess(shifted))
+
+
+def compare_ddpg_schedules(data: Recording) -> None:
+    """Compare which skills DDPG agents act with and store, in episodes of constant length: a part of one topic."""
+    configs = {
+        "aps": APSConfig(hidden=2, skill_steps=data.hp("ddpg_aps_every")),
+        "cic": CICConfig(hidden=2, skill_steps=data.hp("ddpg_cic_every")),
+        "diayn": DIAYNConfig(hidden=2, skill_steps=data.hp("ddpg_diayn_every")),
+        "smm_pretrain": SMMConfig(hidden=2),
+        "smm_finetune": SMMConfig(hidden=2),
+    }
+    lives = AgentContext("states", (2,), 2, 1, seed=0)
+    for name, config in configs.items():
+        method, _, phase = name.partition("_")
+        agent = load_agent(method).build(lives, config)
+        if phase == "finetune":
+            agent = agent.for_finetuning(lives)
+        assert isinstance(agent, DDPGLearner)
+        assert agent.skills is not None
+        numbers = iter(range(1, 10_000))
+        agent.skills.draw = lambda draws, numbers=numbers: torch.tensor([next(numbers)])  # type: ignore[method-assign]
+        training = agent.actor(evaluation=False, seed=0)
+        acting: list[int] = []
+        stored: list[int] = []
+        for step in range(len(data.arrays[f"out_ddpg_{name}_acting"])):
+            if step % data.hp(f"ddpg_{name}_episode") == 0:
+                training.begin_episode()
+                stored.append(int(training.recorded()["skill"].item()))
+            training.before_step(step)
+            acting.append(int(training.recorded()["skill"].item()))
+            stored.append(acting[-1])
+        data.compare(f"ddpg_{name}_acting", acting)
+        data.compare(f"ddpg_{name}_stored", stored)

@@ -25,7 +25,7 @@ from urlbench.agents.distributions import (
     onehot_mode,
     unit_normal_nll,
 )
-from urlbench.agents.knn_entropy import knn_entropy
+from urlbench.agents.knn_entropy import KnnReward, knn_entropy
 from urlbench.agents.lbs import LatentBayesianSurprise
 from urlbench.agents.meta_controller import meta_actor_loss
 from urlbench.agents.networks import ConvDecoder, ConvEncoder
@@ -61,8 +61,7 @@ def check_kl_balance(data: Recording) -> None:
 
 
 def check_knn_reward(data: Recording) -> None:
-    # Not ours: the k-th distance alone, the running mean (both belong to other agents), and what single precision
-    # made of the published code's distances.
+    # Not ours: the k-th distance alone, and what single precision made of the published code's distances.
     x = data["in_deter"].flatten(0, 1)
     shape = data["in_deter"].shape[:2]
     data.compare("choreo", knn_entropy(x, data.hp("choreo_k"), clip=data.hp("choreo_clip")).reshape(shape))
@@ -71,6 +70,13 @@ def check_knn_reward(data: Recording) -> None:
     nearest = data.arrays["out_sorted_distances"].cumsum(1)
     ours = torch.stack([k * knn_entropy(x, k, clip=0.0) for k in range(1, nearest.shape[1] + 1)], 1)
     data.compare("sorted_distances", ours, nearest)
+    scaled = KnnReward(data.hp("aps_k"), clip=data.hp("aps_clip"), divide_by="mean")
+    rewards, means = [], []
+    for batch in (x, *data["in_more"]):
+        rewards.append(scaled(batch))
+        means.append(scaled.moments.mean.clone())
+    data.compare("running_mean_rewards", torch.stack(rewards))
+    data.compare("running_mean", torch.stack(means))
 
 
 def check_vq_ema(data: Recording) -> None:

@@ -51,6 +51,14 @@ CHECKERS: dict[str, Callable[[Recording], None]] = {
     "nstep_replay": ddpg.check_nstep_replay,
     "random_shift": ddpg.check_random_shift,
     "icm": intrinsic.check_icm,
+    "rnd": intrinsic.check_rnd,
+    "disagreement": intrinsic.check_disagreement,
+    "apt": intrinsic.check_apt,
+    "proto": intrinsic.check_proto,
+    "smm": intrinsic.check_smm,
+    "diayn": intrinsic.check_diayn,
+    "aps": intrinsic.check_aps,
+    "cic": intrinsic.check_cic,
 }
 
 PRECISIONS = {"float64": (torch.float64, "tol64"), "float32": (torch.float32, "tol32")}
@@ -68,6 +76,11 @@ _TOLERANCES: dict[str, dict[str, float]] = {
     "imagine_meta": {"tol32": 3e-5},
     "ddpg_update": {"tol32": 3e-5},
     "random_shift": {"tol32": 1e-4},
+    "rnd": {"tol32": 3e-5},
+    "apt": {"tol32": 3e-5},
+    "proto": {"tol32": 3e-5},
+    "aps": {"tol32": 1e-4},
+    "cic": {"tol32": 3e-5},
 }
 
 

@@ -48,8 +48,18 @@ _AGENTS: dict[str, Entry] = {
         "world model, codebook of skills learned in imagination, meta-controller (Mazzaglia et al. 2023)",
         "urlbench",
     ),
+    "aps": Entry("urlbench.agents.ddpg.aps:SPEC", "DDPG with successor features of an entropy reward", "urlbench"),
+    "apt": Entry("urlbench.agents.ddpg.apt:SPEC", "DDPG rewarded by the entropy of dynamics features", "urlbench"),
+    "cic": Entry("urlbench.agents.ddpg.cic:SPEC", "DDPG with continuous skills: contrastive, entropy", "urlbench"),
     "ddpg": Entry("urlbench.agents.ddpg.ddpg:SPEC", "DDPG with twin critics, no pretraining", "urlbench"),
+    "diayn": Entry("urlbench.agents.ddpg.diayn:SPEC", "DDPG with skills that can be told apart", "urlbench"),
+    "disagreement": Entry(
+        "urlbench.agents.ddpg.disagreement:SPEC", "DDPG rewarded by the disagreement of dynamics models", "urlbench"
+    ),
     "icm": Entry("urlbench.agents.ddpg.icm:SPEC", "DDPG rewarded by the error of a dynamics model", "urlbench"),
+    "proto": Entry("urlbench.agents.ddpg.proto:SPEC", "DDPG rewarded by the distance to prototypes", "urlbench"),
+    "rnd": Entry("urlbench.agents.ddpg.rnd:SPEC", "DDPG rewarded by predicting a random network", "urlbench"),
+    "smm": Entry("urlbench.agents.ddpg.smm:SPEC", "DDPG with skills rewarded by the rarity of states", "urlbench"),
     "random": Entry("urlbench.agents.random:SPEC", "uniform random actions, no learning", "urlbench"),
 }
 _loaded_entry_points: set[str] = set()

@@ -95,7 +95,7 @@ class Transitions(NamedTuple):
         discount: of the value n steps later, [N].
         next_obs: n steps later, [N, ...].
         skill: [N, K]; None for agents without.
-        image: from pixels, the observation as the encoder saw it, [N, C, H, W]; None from states.
+        images: from pixels, both observations as the encoder saw them, [N, C, H, W] each; None from states.
     """
 
     obs: Tensor
@@ -104,7 +104,7 @@ class Transitions(NamedTuple):
     discount: Tensor
     next_obs: Tensor
     skill: Tensor | None = None
-    image: Tensor | None = None
+    images: tuple[Tensor, Tensor] | None = None
 
 
 def n_step_transitions(

@@ -184,12 +184,12 @@ class DDPGLearner(Learner):
         raw = n_step_transitions(to_tensors(batch, self.context.device), self.config.discount, skill)
         if self.context.observation_kind == "states":
             return raw
-        shifted = [
+        image, next_image = (
             preprocess(random_shift(image, self._draws.shift(len(image), 2 * SHIFT_PAD + 1)))
             for image in (raw.obs, raw.next_obs)
-        ]
-        obs, next_obs = (self.backbone.encoder(image) for image in shifted)
-        return raw._replace(obs=obs, next_obs=next_obs, image=shifted[0])
+        )
+        encoder = self.backbone.encoder
+        return raw._replace(obs=encoder(image), next_obs=encoder(next_image), images=(image, next_image))
 
     def learn_policy(self, batch: Transitions) -> dict[str, Any]:
         """One update of the backbone; gradients pass into the encoder only if the critic trains it."""
