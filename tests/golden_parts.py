@@ -15,6 +15,7 @@ from urlbench.agents.actor_critic import (
     actor_loss,
     discount_weights,
     lambda_return,
+    with_entropy,
 )
 from urlbench.agents.choreographer import ChoreographerConfig
 from urlbench.agents.distributions import (
@@ -238,7 +239,6 @@ def _recorded_critic(data: Recording, who: str) -> Critic:
 
 
 def check_imagine_weights(data: Recording) -> None:
-    # Not ours: the critic's targets and loss with the leaked entropy bonus; the clean ones are compared.
     gamma, lambda_, eta = data.hp("gamma"), data.hp("lambda"), data.hp("ent_scale")
     states = data["in_reward"].shape[:2]
     data.compare("weight", discount_weights(gamma, len(data["in_reward"]), data["in_feat"]).expand(states))
@@ -260,6 +260,9 @@ def check_imagine_weights(data: Recording) -> None:
         data.compare(f"{who}_entropy", entropy)
         data.compare(f"{who}_actor_loss_ent", actor_loss(target, gamma, entropy, eta))
         data.compare(f"{who}_critic_loss_ent_clean", critic.loss(seen, target))
+        leaked = with_entropy(target, entropy, eta)
+        data.compare(f"{who}_critic_target_ent", leaked)
+        data.compare(f"{who}_critic_loss_ent", critic.loss(seen, leaked))
     _check_meta(data, gamma, lambda_, eta)
 
 
@@ -329,7 +332,6 @@ def check_lbs_reward(data: Recording) -> None:
 
 
 def check_conv_nets(data: Recording) -> None:
-    # Not ours: the decoder of the Dreamer baselines, with an ELU on its output.
     depth = data["w_conv0_w"].shape[0]
     encoder, decoder = ConvEncoder(depth), ConvDecoder(data["in_feat"].shape[-1], depth)
     layers = {"lin": decoder.linear}
@@ -346,3 +348,7 @@ def check_conv_nets(data: Recording) -> None:
     log_prob = -unit_normal_nll(mean, image.unsqueeze(0), event_dims=3)
     data.compare("log_prob", log_prob)
     data.compare("grad_feat", torch.autograd.grad(log_prob.sum(), feat)[0])
+    decoder.elu_output = True
+    mean = decoder(feat)
+    data.compare("mastering_mean_sub", mean[0, 0, :, ::4, ::4])
+    data.compare("mastering_log_prob", -unit_normal_nll(mean, image.unsqueeze(0), event_dims=3).squeeze())

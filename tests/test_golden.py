@@ -17,11 +17,9 @@ NOT_OURS = {
     "knn_reward": {"choreo_f32", "kth_only", "self_distance_f32"},
     "onehot_st": {"probs"},
     "rssm_step": {"prior_stoch", "seq_prior_stoch"},
-    "imagine_weights": {f"{who}_critic_{what}_ent" for who in ("expl", "skill") for what in ("loss", "target")},
     "image_preproc": {"discount"},
     "icm": {"dreamer_loss"},
     "rnd": {"bn_running_mean", "bn_running_var"},
-    "conv_nets": {"mastering_log_prob", "mastering_mean_sub"},
     "skill_schedule": {
         f"{agent}_{what}"
         for agent in (

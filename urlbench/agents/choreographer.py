@@ -17,7 +17,7 @@ from urlbench.agents.distributions import onehot_mode
 from urlbench.agents.draws import Draws
 from urlbench.agents.knn_entropy import knn_entropy
 from urlbench.agents.lbs import LatentBayesianSurprise
-from urlbench.agents.learner import LatentActor, Learner
+from urlbench.agents.learner import LatentActor, Learner, schedule_for
 from urlbench.agents.meta_controller import MetaController
 from urlbench.agents.networks import initialised
 from urlbench.agents.optimiser import Optimiser, OptimiserConfig
@@ -26,8 +26,6 @@ from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, WorldModelConfig, to_tensors
 from urlbench.seeding import derive_seed
 from urlbench.types import Actor, AgentContext, AgentSpec, Array, Schedule, Spec
-
-PIXEL_REPLAY_STEPS = 1_000_000
 
 
 class ChoreographerConfig(Spec):
@@ -68,13 +66,6 @@ class ChoreographerConfig(Spec):
     random_skill_steps: int = 125
 
 
-def _schedule(config: ChoreographerConfig, context: AgentContext) -> Schedule:
-    if context.observation_kind == "states":
-        return config.schedule
-    capacity = min(config.schedule.replay_capacity_steps, PIXEL_REPLAY_STEPS)
-    return config.schedule.model_copy(update={"replay_capacity_steps": capacity})
-
-
 def skill_reward(
     skills: SkillAutoEncoder, skill: Tensor, deter: Tensor, *, neighbours: int, clip: float, squared: bool
 ) -> tuple[Tensor, Tensor]:
@@ -109,7 +100,7 @@ class Choreographer(Learner):
 
     def __init__(self, context: AgentContext, config: ChoreographerConfig) -> None:
         self.context, self.config = context, config
-        self.schedule = _schedule(config, context)
+        self.schedule = schedule_for(config.schedule, context)
         self._draws = Draws(derive_seed(context.seed, "updates"), context.device)
         action_dim, units = context.action_dim, config.actor_critic.units
 
@@ -268,7 +259,7 @@ class ChoreographerFinetuning(Learner):
 
     def __init__(self, context: AgentContext, config: ChoreographerConfig) -> None:
         self.context, self.config = context, config
-        self.schedule = _schedule(config, context)
+        self.schedule = schedule_for(config.schedule, context)
         self.smoothing, self.steps = True, 0
         self._draws = Draws(derive_seed(context.seed, "updates"), context.device)
         self.world_model = initialised(

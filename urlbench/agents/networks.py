@@ -79,16 +79,18 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """A linear layer and four transposed convolutions: [..., F] to [..., 3, 64, 64].
 
-    Source: Choreographer, app. B.1; kernels 5, 5, 6, 6, stride 2, ELU between, identity at the end. (The
-    Dreamer baselines' released decoder applies ELU to its output as well; Choreographer's does not.)
+    Source: Choreographer, app. B.1; kernels 5, 5, 6, 6, stride 2, ELU between, identity at the end.
 
     Args:
         feat_dim: size of the model state.
         depth: as in `ConvEncoder`.
+        elu_output: apply ELU to the image, too, as the released decoder of the Dreamer baselines does; Choreographer's
+            does not. Pixels are above -0.5 and ELU's values above -1, so that it takes no image away.
     """
 
-    def __init__(self, feat_dim: int, depth: int = 48) -> None:
+    def __init__(self, feat_dim: int, depth: int = 48, *, elu_output: bool = False) -> None:
         super().__init__()
+        self.elu_output = elu_output
         self.linear = nn.Linear(feat_dim, 32 * depth)
         channels = [32 * depth, 4 * depth, 2 * depth, depth, 3]
         self.deconvs = nn.ModuleList(
@@ -102,6 +104,7 @@ class ConvDecoder(nn.Module):
         for deconv in self.deconvs[:-1]:
             x = F.elu(deconv(x))
         x = self.deconvs[-1](x)
+        x = F.elu(x) if self.elu_output else x
         return x.reshape(*feat.shape[:-1], *x.shape[1:])
 
 
