@@ -11,6 +11,7 @@ from torch import Tensor
 from urlbench import registry
 from urlbench.agents.actor_critic import ActorCriticConfig
 from urlbench.agents.choreographer import ChoreographerConfig
+from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.agents.skills import SkillConfig
 from urlbench.agents.world_model import WorldModelConfig
 from urlbench.config import resolve_config
@@ -25,6 +26,33 @@ TINY = ChoreographerConfig(
     actor_critic=ActorCriticConfig(units=(8, 8), horizon=3, slow_every=2),
     entropy_neighbours=4,
 )
+
+
+DREAMERS_WITH_SKILLS: tuple[str, ...] = ()
+DREAMERS_WITH_REPLAY_REWARDS: tuple[str, ...] = ()
+
+
+def dreamer_agents() -> list[str]:
+    """The names of the Dreamer family."""
+    return [name for name in sorted(registry.names("agent")) if name.partition("-")[0] == "dreamer"]
+
+
+def tiny(name: str, **changes: Any) -> Any:
+    """The agent's configuration in the sizes of TINY, with nested changes."""
+    config = registry.load_agent(name).config
+    values = {key: value for key, value in TINY.model_dump().items() if key in config.model_fields}
+    values |= {key: 3 for key in ("neighbours", "models") if key in config.model_fields}
+    for key, value in changes.items():
+        values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
+    return config.model_validate(values)
+
+
+def settled(agent: Agent) -> Agent:
+    """The fine-tuning agent, with a skill chosen if it has skills."""
+    if isinstance(agent, SkilledFinetuning):
+        assert agent.skills is not None
+        agent.chosen_skill = torch.eye(agent.skills.dim)[0]
+    return agent
 
 
 def context(kind: ObservationKind = "states", *, seed: int = 0, collects: bool = True, repeat: int = 1) -> AgentContext:

@@ -8,6 +8,7 @@ from typing import Any
 
 import golden_control as control
 import golden_ddpg as ddpg
+import golden_dreamer as dreamer
 import golden_intrinsic as intrinsic
 import golden_parts as parts
 import golden_updates as updates
@@ -59,6 +60,7 @@ CHECKERS: dict[str, Callable[[Recording], None]] = {
     "diayn": intrinsic.check_diayn,
     "aps": intrinsic.check_aps,
     "cic": intrinsic.check_cic,
+    "dreamer_p2e": dreamer.check_dreamer_p2e,
 }
 
 PRECISIONS = {"float64": (torch.float64, "tol64"), "float32": (torch.float32, "tol32")}

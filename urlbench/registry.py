@@ -56,6 +56,17 @@ _AGENTS: dict[str, Entry] = {
     "disagreement": Entry(
         "urlbench.agents.ddpg.disagreement:SPEC", "DDPG rewarded by the disagreement of dynamics models", "urlbench"
     ),
+    "dreamer": Entry("urlbench.agents.dreamer.dreamer:SPEC", "Dreamer, no pretraining", "urlbench"),
+    "dreamer-apt": Entry(
+        "urlbench.agents.dreamer.apt:SPEC", "Dreamer pretrained by the entropy of imagined states", "urlbench"
+    ),
+    "dreamer-lbs": Entry(
+        "urlbench.agents.dreamer.lbs:SPEC", "Dreamer pretrained by latent Bayesian surprise", "urlbench"
+    ),
+    "dreamer-p2e": Entry(
+        "urlbench.agents.dreamer.plan2explore:SPEC", "Dreamer pretrained by the disagreement of models", "urlbench"
+    ),
+    "dreamer-random": Entry("urlbench.agents.dreamer.random:SPEC", "Dreamer pretrained by random actions", "urlbench"),
     "icm": Entry("urlbench.agents.ddpg.icm:SPEC", "DDPG rewarded by the error of a dynamics model", "urlbench"),
     "proto": Entry("urlbench.agents.ddpg.proto:SPEC", "DDPG rewarded by the distance to prototypes", "urlbench"),
     "rnd": Entry("urlbench.agents.ddpg.rnd:SPEC", "DDPG rewarded by predicting a random network", "urlbench"),
