@@ -29,7 +29,7 @@ TINY = ChoreographerConfig(
 
 
 DREAMERS_WITH_SKILLS: tuple[str, ...] = ()
-DREAMERS_WITH_REPLAY_REWARDS: tuple[str, ...] = ()
+DREAMERS_WITH_REPLAY_REWARDS: tuple[str, ...] = ("dreamer-icm", "dreamer-rnd")
 
 
 def dreamer_agents() -> list[str]:
@@ -42,6 +42,7 @@ def tiny(name: str, **changes: Any) -> Any:
     config = registry.load_agent(name).config
     values = {key: value for key, value in TINY.model_dump().items() if key in config.model_fields}
     values |= {key: 3 for key in ("neighbours", "models") if key in config.model_fields}
+    values |= {"outputs": 4} if "outputs" in config.model_fields else {}
     for key, value in changes.items():
         values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
     return config.model_validate(values)

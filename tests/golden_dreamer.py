@@ -4,13 +4,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from golden_recording import Recording, RecordingOptimiser, mlp_names, prefixed
+from golden_recording import Recording, RecordingOptimiser, linear, mlp_names, prefixed
 from torch import Tensor, nn
 
 from urlbench.agents.actor_critic import Trajectory
+from urlbench.agents.dreamer.icm import Curiosity, ICMConfig
 from urlbench.agents.dreamer.plan2explore import Disagreement, P2EConfig
 from urlbench.agents.dreamer.pretraining import IntrinsicReward
-from urlbench.agents.networks import MLP
+from urlbench.agents.dreamer.rnd import RandomNetworkDistillation, RNDConfig
+from urlbench.agents.networks import MLP, ConvEncoder
 from urlbench.agents.optimiser import OptimiserConfig
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.world_model import WorldModelLoss
@@ -78,3 +80,67 @@ def check_dreamer_p2e(data: Recording) -> None:
     grad_feat, grad_action = torch.autograd.grad(rewards.sum(), (feat, action), allow_unused=True)
     data.compare("grad_feat", grad_feat)
     assert grad_action is None
+
+
+def check_dreamer_icm(data: Recording) -> None:
+    # Not ours: the inverse model, whose gradients are zero.
+    assert not any(data.arrays[f"out_{name}"].any() for name in data.names("out_") if name.startswith("grad_bwd"))
+    embed = data["in_embed"]
+    config = ICMConfig(hidden=data.arrays["w_fwd_l0_w"].shape[0])
+    model = world_model(0, embed.shape[-1])
+    model.embed = lambda observation: embed
+    reward = Curiosity(context(data), config, model)
+    named = prefixed("fwd_", stack_names(reward.forward_model))
+    data.load("fwd_", stack_names(reward.forward_model))
+    optimiser = recording_optimiser(reward, "model", named, config.icm_lr)
+    batch, _ = reward.relabel({"action": data["in_action"], "observation": embed}, model)
+    data.compare("loss", optimiser.loss)
+    data.compare_all("grad_", optimiser.named_gradients(named))
+    data.compare("batch_reward", batch["reward"])
+    data.compare("fwd_l1_w_after", reward.forward_model.out.weight)
+
+
+def _rnd_names(network: nn.Module) -> dict[str, nn.Parameter]:
+    assert isinstance(network, nn.Sequential)
+    encoder, head = network
+    assert isinstance(encoder, ConvEncoder)
+    assert isinstance(head, MLP)
+    named = stack_names(head)
+    for i, conv in enumerate(encoder.convs):
+        named |= linear(f"conv{i}", conv)
+    return named
+
+
+def check_dreamer_rnd(data: Recording) -> None:
+    depth, hidden = data.arrays["w_pred_conv0_w"].shape[0], data.arrays["w_pred_l0_w"].shape[0]
+    model = world_model(0, 32 * depth)
+    model.encoder, model.config = ConvEncoder(depth), SimpleNamespace(symlog_states=False)
+    config = RNDConfig(hidden=hidden, outputs=data.arrays["w_pred_l2_w"].shape[0])
+
+    def make(config: RNDConfig) -> tuple[RandomNetworkDistillation, dict[str, nn.Parameter], RecordingOptimiser]:
+        reward = RandomNetworkDistillation(context(data), config, model)
+        named, target = _rnd_names(reward.predictor), _rnd_names(reward.target)
+        data.load("pred_", named)
+        data.load("target_", target)
+        decayed = reward.target.parameters() if config.target == "decays" else ()
+        optimiser = RecordingOptimiser(named.values(), config.rnd_lr, config.optimiser, also_decay=decayed)
+        reward.optimisers = {"predictor": optimiser}
+        return reward, named, optimiser
+
+    reward, named, optimiser = make(config)
+    batch, _ = reward.relabel({"observation": data["in_image"]}, model)
+    data.compare("loss", optimiser.loss)
+    data.compare_all("grad_", optimiser.named_gradients(named))
+    data.compare_all("after_", named)
+    data.compare("batch_reward", batch["reward"])
+    data.compare("running_var", reward.moments.var)
+    error = batch["reward"].flatten() * (reward.moments.var.sqrt() + 1e-8)
+    data.compare("error", error)
+    shrunk = all(
+        torch.equal(parameter, data[f"w_target_{name}"] * (1 - config.optimiser.weight_decay))
+        for name, parameter in _rnd_names(reward.target).items()
+    )
+    data.compare("target_shrink", shrunk)
+    once, _, _ = make(config.model_copy(update={"reward_observations": "once"}))
+    batch, _ = once.relabel({"observation": data["in_image"]}, model)
+    data.compare("error_once", batch["reward"].flatten() * (once.moments.var.sqrt() + 1e-8))

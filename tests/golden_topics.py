@@ -61,6 +61,8 @@ CHECKERS: dict[str, Callable[[Recording], None]] = {
     "aps": intrinsic.check_aps,
     "cic": intrinsic.check_cic,
     "dreamer_p2e": dreamer.check_dreamer_p2e,
+    "dreamer_icm": dreamer.check_dreamer_icm,
+    "dreamer_rnd": dreamer.check_dreamer_rnd,
 }
 
 PRECISIONS = {"float64": (torch.float64, "tol64"), "float32": (torch.float32, "tol32")}
@@ -79,6 +81,7 @@ _TOLERANCES: dict[str, dict[str, float]] = {
     "ddpg_update": {"tol32": 3e-5},
     "random_shift": {"tol32": 1e-4},
     "rnd": {"tol32": 3e-5},
+    "dreamer_rnd": {"tol32": 1e-4},
     "apt": {"tol32": 3e-5},
     "proto": {"tol32": 3e-5},
     "aps": {"tol32": 1e-4},

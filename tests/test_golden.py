@@ -19,6 +19,7 @@ NOT_OURS = {
     "rssm_step": {"prior_stoch", "seq_prior_stoch"},
     "image_preproc": {"discount"},
     "icm": {"dreamer_loss"},
+    "dreamer_icm": {f"grad_bwd_l{layer}_{part}" for layer in (0, 1) for part in "wb"},
     "rnd": {"bn_running_mean", "bn_running_var"},
     "skill_schedule": {
         f"{agent}_{what}"

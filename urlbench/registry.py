@@ -60,6 +60,9 @@ _AGENTS: dict[str, Entry] = {
     "dreamer-apt": Entry(
         "urlbench.agents.dreamer.apt:SPEC", "Dreamer pretrained by the entropy of imagined states", "urlbench"
     ),
+    "dreamer-icm": Entry(
+        "urlbench.agents.dreamer.icm:SPEC", "Dreamer pretrained by the error of a dynamics model", "urlbench"
+    ),
     "dreamer-lbs": Entry(
         "urlbench.agents.dreamer.lbs:SPEC", "Dreamer pretrained by latent Bayesian surprise", "urlbench"
     ),
@@ -67,6 +70,9 @@ _AGENTS: dict[str, Entry] = {
         "urlbench.agents.dreamer.plan2explore:SPEC", "Dreamer pretrained by the disagreement of models", "urlbench"
     ),
     "dreamer-random": Entry("urlbench.agents.dreamer.random:SPEC", "Dreamer pretrained by random actions", "urlbench"),
+    "dreamer-rnd": Entry(
+        "urlbench.agents.dreamer.rnd:SPEC", "Dreamer pretrained by predicting a random network", "urlbench"
+    ),
     "icm": Entry("urlbench.agents.ddpg.icm:SPEC", "DDPG rewarded by the error of a dynamics model", "urlbench"),
     "proto": Entry("urlbench.agents.ddpg.proto:SPEC", "DDPG rewarded by the distance to prototypes", "urlbench"),
     "rnd": Entry("urlbench.agents.ddpg.rnd:SPEC", "DDPG rewarded by predicting a random network", "urlbench"),
