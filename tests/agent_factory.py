@@ -29,6 +29,13 @@ TINY = ChoreographerConfig(
 
 
 DREAMERS_WITH_SKILLS: tuple[str, ...] = ()
+ABLATIONS = (
+    "choreographer-no-resampling",
+    "choreographer-single-skill",
+    "choreographer-zero-shot",
+    "edl-dreamer",
+    "latent-edl",
+)
 DREAMERS_WITH_REPLAY_REWARDS: tuple[str, ...] = ("dreamer-icm", "dreamer-rnd")
 
 

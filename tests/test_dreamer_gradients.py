@@ -1,4 +1,4 @@
-"""Which parameters each loss of the Dreamer agents trains, and where gradients stop."""
+"""Which parameters each loss of the Dreamer agents and of the ablations trains, and where gradients stop."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from urlbench.agents.dreamer.pretraining import Pretraining
 from urlbench.agents.learner import Learner
 from urlbench.agents.optimiser import Optimiser
 
-AGENTS = dreamer_agents()
+AGENTS = [*dreamer_agents(), *factory.ABLATIONS]
 PHASES = ("pretrain", "finetune")
 every_agent = pytest.mark.parametrize("name", AGENTS)
 both_phases = pytest.mark.parametrize("phase", PHASES)
@@ -23,6 +23,8 @@ both_phases = pytest.mark.parametrize("phase", PHASES)
 def build(name: str, phase: str = "pretrain", **changes: Any) -> Learner:
     """An agent without free nats: below one nat the KL has no gradient, and an untrained model is below it."""
     world_model = {"free_nats": 0.0} | changes.pop("world_model", {})
+    if name in factory.ABLATIONS:
+        changes["skill_decay_bug"] = False  # else the world model's steps change the skills
     agent = registry.load_agent(name).build(factory.context(), tiny(name, world_model=world_model, **changes))
     agent = agent if phase == "pretrain" else factory.settled(agent.for_finetuning(factory.context()))
     assert isinstance(agent, Learner)
@@ -95,7 +97,7 @@ def test_rewards_shape_the_model_where_published(name: str, phase: str) -> None:
         states.append(stored(agent.components["world_model"].state_dict()))
     different = {key.partition(".")[0] for key in states[0] if not same(states[0][key], states[1][key])}
     if phase == "finetune":
-        with_skills = name in factory.DREAMERS_WITH_SKILLS
+        with_skills = name in (*factory.DREAMERS_WITH_SKILLS, *factory.ABLATIONS)
         assert different == ({"reward_head"} if with_skills else {"reward_head", "rssm", "encoder"})
     elif name == "dreamer":
         assert different == {"reward_head", "rssm", "encoder"}

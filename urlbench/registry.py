@@ -48,6 +48,31 @@ _AGENTS: dict[str, Entry] = {
         "world model, codebook of skills learned in imagination, meta-controller (Mazzaglia et al. 2023)",
         "urlbench",
     ),
+    "choreographer-no-resampling": Entry(
+        "urlbench.agents.choreographer_ablations:NO_RESAMPLING",
+        "Choreographer whose unused codes stay unused (ablation)",
+        "urlbench",
+    ),
+    "choreographer-single-skill": Entry(
+        "urlbench.agents.choreographer_ablations:SINGLE_SKILL",
+        "Choreographer that fine-tunes its best skill, without a meta-controller (ablation)",
+        "urlbench",
+    ),
+    "choreographer-zero-shot": Entry(
+        "urlbench.agents.choreographer_ablations:ZERO_SHOT",
+        "Choreographer whose skills stay as they were pretrained (ablation)",
+        "urlbench",
+    ),
+    "edl-dreamer": Entry(
+        "urlbench.agents.choreographer_ablations:EDL_DREAMER",
+        "skills discovered among observations, in imagination: EDL with a world model (ablation)",
+        "urlbench",
+    ),
+    "latent-edl": Entry(
+        "urlbench.agents.choreographer_ablations:LATENT_EDL",
+        "skills discovered among model states, without an entropy reward (ablation)",
+        "urlbench",
+    ),
     "aps": Entry("urlbench.agents.ddpg.aps:SPEC", "DDPG with successor features of an entropy reward", "urlbench"),
     "apt": Entry("urlbench.agents.ddpg.apt:SPEC", "DDPG rewarded by the entropy of dynamics features", "urlbench"),
     "cic": Entry("urlbench.agents.ddpg.cic:SPEC", "DDPG with continuous skills: contrastive, entropy", "urlbench"),

@@ -1,8 +1,8 @@
 """Dreamer pretrained by curiosity, the error of a dynamics model.
 
 Source: Pathak et al. 2017, "Curiosity-driven Exploration by Self-supervised Prediction" (ICM), in the form released
-with Rajeswar et al. 2023: the features are the world model's embeddings, which no loss of the curiosity shapes, so there
-is no inverse model to shape them (the released code has one and never trains it).
+with Rajeswar et al. 2023: the features are the world model's embeddings, which curiosity does not shape, so there is no
+inverse model to shape them (the released code has one and never trains it).
 """
 
 from collections.abc import Mapping
