@@ -119,6 +119,13 @@ def orthogonal_(layer: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def relu_mlp(inputs: int, hidden: Sequence[int], outputs: int) -> MLP:
+    """ReLU layers and a linear output layer, orthogonal weights."""
+    module = MLP(inputs, hidden, outputs, activation=F.relu)
+    module.apply(orthogonal_)
+    return module
+
+
 def initialised(build: Callable[[], M], seed: int) -> M:
     """Run `build` with PyTorch's default initialisation drawn from `seed`, leaving the global stream as it was.
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
-from urlbench.agents.ddpg.networks import relu_mlp
 from urlbench.agents.ddpg.skills import SphereSkills
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
 from urlbench.agents.knn_entropy import KnnReward
-from urlbench.agents.networks import MLP, initialised
+from urlbench.agents.networks import MLP, initialised, relu_mlp
 from urlbench.agents.optimiser import Optimiser
+from urlbench.agents.successor_features import solve_task, task_reward
 from urlbench.seeding import derive_seed
 from urlbench.types import AgentContext
 
@@ -69,34 +69,17 @@ class SuccessorReward(IntrinsicReward):
     def reward_parts(self, next_obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """Entropy of the raw features and inner product of the unit ones with the task, both [N]."""
         phi = self.phi(next_obs)
-        return self.knn(phi), (task * F.normalize(phi, dim=-1)).sum(-1)
+        return self.knn(phi), task_reward(phi, task)
 
     def learn(self, batch: Transitions, draws: Draws) -> Learned:
         """A step that turns the features towards the task; then both rewards."""
         assert batch.skill is not None, "the samples of an agent with skills hold them"
-        loss = -(batch.skill * F.normalize(self.phi(batch.next_obs), dim=-1)).sum(-1).mean()
+        loss = -task_reward(self.phi(batch.next_obs), batch.skill).mean()
         self.optimisers["phi"].step(loss)
         with torch.no_grad():
             entropy, along = self.reward_parts(batch.next_obs, batch.skill)
         metrics = {"task_loss": loss.detach(), "entropy_reward": entropy.mean(), "task_reward": along.mean()}
         return Learned(entropy + along, metrics)
-
-
-def solve_task(phi: Tensor, reward: Tensor, solver: Literal["swapped", "least_squares"]) -> Tensor:
-    """The direction w [K] for which phi w is near the rewards; without a finite length if they say nothing.
-
-    Source: Liu & Abbeel 2021 (APS), eq. 13.
-
-    Args:
-        phi: features [N, K].
-        reward: [N].
-        solver: see `APSConfig`.
-    """
-    if solver == "swapped":
-        task = (reward @ phi) / (reward @ reward)
-    else:
-        task = torch.linalg.lstsq(phi, reward.unsqueeze(-1)).solution.squeeze(-1)
-    return task / task.norm()
 
 
 class SolvedTask(SphereSkills):

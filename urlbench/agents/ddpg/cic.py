@@ -14,11 +14,11 @@ from torch import Tensor
 
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
-from urlbench.agents.ddpg.networks import relu_mlp
 from urlbench.agents.ddpg.skills import ConstantSkill, CubeSkills
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
 from urlbench.agents.knn_entropy import KnnReward
+from urlbench.agents.networks import relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.types import AgentContext
 

@@ -3,19 +3,18 @@
 Source: Eysenbach et al. 2019, "Diversity Is All You Need", in the form released with Laskin et al. 2021 (URLB).
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
-from urlbench.agents.ddpg.networks import relu_mlp
 from urlbench.agents.ddpg.skills import OneHotSkills
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
+from urlbench.agents.networks import relu_mlp
 from urlbench.agents.optimiser import Optimiser
+from urlbench.agents.skill_space import distinctness
 from urlbench.types import AgentContext
 
 
@@ -47,8 +46,7 @@ class SkillDiscriminator(IntrinsicReward):
 
     def reward(self, logits: Tensor, skill: Tensor) -> Tensor:
         """The reward [N] of one-hot skills [N, K] under the discriminator's logits [N, K]."""
-        log_q = (F.log_softmax(logits, -1) * skill).sum(-1)
-        return self.config.reward_scale * (log_q + math.log(self.config.skills))
+        return self.config.reward_scale * distinctness(logits, skill)
 
     def learn(self, batch: Transitions, draws: Draws) -> Learned:
         """A step of the discriminator's cross-entropy; then the reward."""

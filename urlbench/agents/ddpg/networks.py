@@ -11,17 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from urlbench.agents.distributions import ClampedNormal
-from urlbench.agents.networks import MLP, orthogonal_
+from urlbench.agents.networks import orthogonal_, relu_mlp
 from urlbench.types import ObservationKind
 
 SHIFT_PAD = 4
-
-
-def relu_mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> MLP:
-    """ReLU layers and a linear output layer, orthogonal weights."""
-    module = MLP(inputs, hidden, outputs, activation=F.relu)
-    module.apply(orthogonal_)
-    return module
 
 
 class Trunk(nn.Module):

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions, soft_update
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
-from urlbench.agents.ddpg.networks import relu_mlp
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
-from urlbench.agents.networks import orthogonal_
+from urlbench.agents.networks import orthogonal_, relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.types import AgentContext
 

@@ -3,11 +3,11 @@
 from abc import abstractmethod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from urlbench.agents.ddpg.backbone import Transitions
 from urlbench.agents.draws import Draws
+from urlbench.agents.skill_space import draw_direction, draw_onehot
 
 
 class Skills(nn.Module):
@@ -39,7 +39,7 @@ class OneHotSkills(Skills):
 
     def draw(self, draws: Draws) -> Tensor:
         """A one-hot vector [K]."""
-        return F.one_hot(draws.skill(torch.full_like(self.like, 1 / self.dim)), self.dim).to(self.like)
+        return draw_onehot(draws, self.like)
 
 
 class SphereSkills(Skills):
@@ -47,7 +47,7 @@ class SphereSkills(Skills):
 
     def draw(self, draws: Draws) -> Tensor:
         """A unit vector [K]."""
-        return F.normalize(draws.normal(self.like), dim=-1)
+        return draw_direction(draws, self.like)
 
 
 class CubeSkills(Skills):

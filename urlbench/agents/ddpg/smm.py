@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
-from urlbench.agents.ddpg.networks import relu_mlp
 from urlbench.agents.ddpg.skills import OneHotSkills
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
-from urlbench.agents.networks import MLP, orthogonal_
+from urlbench.agents.networks import MLP, orthogonal_, relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.types import AgentContext
 

@@ -8,13 +8,12 @@ inverse model to shape them (the released code has one and never trains it).
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from urlbench.agents.dreamer.pretraining import Method, PretrainedConfig
 from urlbench.agents.dreamer.replay_reward import ReplayReward
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.networks import MLP, orthogonal_
+from urlbench.agents.networks import relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.world_model import WorldModel
 from urlbench.types import AgentContext
@@ -41,8 +40,7 @@ class Curiosity(ReplayReward):
         super().__init__()
         self.config = config
         embed, hidden = world_model.embed_dim, config.hidden or world_model.embed_dim
-        self.forward_model = MLP(embed + context.action_dim, (hidden,), embed, activation=F.relu)
-        self.forward_model.apply(orthogonal_)
+        self.forward_model = relu_mlp(embed + context.action_dim, (hidden,), embed)
         self.optimisers = {"model": Optimiser(self.forward_model.parameters(), config.icm_lr, config.optimiser)}
 
     def errors(self, embed: Tensor, action: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from urlbench.agents.dreamer.pretraining import Method, PretrainedConfig
 from urlbench.agents.dreamer.replay_reward import ReplayReward
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.networks import MLP, orthogonal_
+from urlbench.agents.networks import orthogonal_, relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.running_moments import RunningMoments
 from urlbench.agents.world_model import WorldModel, preprocess
@@ -59,8 +59,8 @@ class RandomNetworkDistillation(ReplayReward):
         embed, hidden = world_model.embed_dim, config.hidden or world_model.embed_dim
 
         def network() -> nn.Sequential:
-            head = MLP(embed, (hidden, hidden), config.outputs, activation=F.relu)
-            return nn.Sequential(copy.deepcopy(world_model.encoder), head).apply(orthogonal_)
+            encoder = copy.deepcopy(world_model.encoder).apply(orthogonal_)
+            return nn.Sequential(encoder, relu_mlp(embed, (hidden, hidden), config.outputs))
 
         self.predictor, self.target = network(), network().requires_grad_(False)
         self.moments = RunningMoments()
