@@ -28,7 +28,7 @@ TINY = ChoreographerConfig(
 )
 
 
-DREAMERS_WITH_SKILLS: tuple[str, ...] = ()
+DREAMERS_WITH_SKILLS = ("dreamer-aps", "dreamer-diayn")
 ABLATIONS = (
     "choreographer-no-resampling",
     "choreographer-single-skill",
@@ -48,8 +48,10 @@ def tiny(name: str, **changes: Any) -> Any:
     """The agent's configuration in the sizes of TINY, with nested changes."""
     config = registry.load_agent(name).config
     values = {key: value for key, value in TINY.model_dump().items() if key in config.model_fields}
-    values |= {key: 3 for key in ("neighbours", "models") if key in config.model_fields}
-    values |= {"outputs": 4} if "outputs" in config.model_fields else {}
+    sizes = {"neighbours": 3, "models": 3, "outputs": 4, "hidden": 7, "skill_dim": 3, "task_states": 20}
+    values |= {key: size for key, size in sizes.items() if key in config.model_fields}
+    if name == "dreamer-diayn":
+        values["skills"] = 4
     for key, value in changes.items():
         values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
     return config.model_validate(values)

@@ -63,6 +63,8 @@ CHECKERS: dict[str, Callable[[Recording], None]] = {
     "dreamer_p2e": dreamer.check_dreamer_p2e,
     "dreamer_icm": dreamer.check_dreamer_icm,
     "dreamer_rnd": dreamer.check_dreamer_rnd,
+    "dreamer_diayn": dreamer.check_dreamer_diayn,
+    "dreamer_aps": dreamer.check_dreamer_aps,
 }
 
 PRECISIONS = {"float64": (torch.float64, "tol64"), "float32": (torch.float32, "tol32")}
@@ -82,6 +84,8 @@ _TOLERANCES: dict[str, dict[str, float]] = {
     "random_shift": {"tol32": 1e-4},
     "rnd": {"tol32": 3e-5},
     "dreamer_rnd": {"tol32": 1e-4},
+    "dreamer_diayn": {"tol32": 3e-5},
+    "dreamer_aps": {"tol32": 1e-3},
     "apt": {"tol32": 3e-5},
     "proto": {"tol32": 3e-5},
     "aps": {"tol32": 1e-4},

@@ -107,7 +107,15 @@ def test_rewards_shape_the_model_where_published(name: str, phase: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "differentiable"),
-    [("dreamer-lbs", True), ("dreamer-apt", False), ("dreamer-p2e", True)],
+    [
+        ("dreamer-lbs", True),
+        ("dreamer-apt", False),
+        ("dreamer-p2e", True),
+        ("dreamer-icm", True),
+        ("dreamer-rnd", True),
+        ("dreamer-diayn", True),
+        ("dreamer-aps", False),
+    ],
 )
 def test_where_rewards_have_a_gradient_into_the_states(name: str, differentiable: bool) -> None:
     agent = build(name)

@@ -21,15 +21,6 @@ NOT_OURS = {
     "icm": {"dreamer_loss"},
     "dreamer_icm": {f"grad_bwd_l{layer}_{part}" for layer in (0, 1) for part in "wb"},
     "rnd": {"bn_running_mean", "bn_running_var"},
-    "skill_schedule": {
-        f"{agent}_{what}"
-        for agent in (
-            "dreamer_aps_pretrain",
-            "dreamer_diayn_finetune",
-            "dreamer_diayn_pretrain",
-        )
-        for what in ("acting", "stored")
-    },
 }
 
 

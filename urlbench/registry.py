@@ -82,8 +82,14 @@ _AGENTS: dict[str, Entry] = {
         "urlbench.agents.ddpg.disagreement:SPEC", "DDPG rewarded by the disagreement of dynamics models", "urlbench"
     ),
     "dreamer": Entry("urlbench.agents.dreamer.dreamer:SPEC", "Dreamer, no pretraining", "urlbench"),
+    "dreamer-aps": Entry(
+        "urlbench.agents.dreamer.aps:SPEC", "Dreamer pretrained with successor features of entropy", "urlbench"
+    ),
     "dreamer-apt": Entry(
         "urlbench.agents.dreamer.apt:SPEC", "Dreamer pretrained by the entropy of imagined states", "urlbench"
+    ),
+    "dreamer-diayn": Entry(
+        "urlbench.agents.dreamer.diayn:SPEC", "Dreamer pretrained with skills that can be told apart", "urlbench"
     ),
     "dreamer-icm": Entry(
         "urlbench.agents.dreamer.icm:SPEC", "Dreamer pretrained by the error of a dynamics model", "urlbench"
