@@ -98,8 +98,55 @@ def test_the_tasks_rewards_mean_nothing_in_pretraining(name: str) -> None:
 def test_intrinsic_rewards_have_no_gradient(name: str) -> None:
     agent = factory.build(name, "pixels")
     assert isinstance(agent, Pretraining)
-    learned = agent.intrinsic.learn(agent.transitions(batch_for(agent, "pixels", size=6)), agent._draws)
+    learned = agent.intrinsic.learn(agent.transitions(batch_for(agent, "pixels", size=6), gradients=True), agent._draws)
     assert not learned.reward.requires_grad
     assert learned.reward.shape == (6,)
     assert learned.reward.isfinite().all()
     assert not any(value.requires_grad for value in learned.metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "obs", "next_obs"),
+    [
+        ("icm", True, False),  # an encoder that is taught to be predictable learns to see nothing
+        ("disagreement", True, False),
+        ("apt", True, True),  # features of both sides are shaped by the inverse model, as released
+        ("proto", True, False),
+        ("smm", True, False),
+        ("diayn", False, True),
+        ("aps", False, True),
+        ("cic", True, True),
+    ],
+)
+def test_which_observations_teach_the_encoder(
+    name: str, obs: bool, next_obs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = factory.build(name)
+    assert isinstance(agent, Pretraining)
+    batch = agent.transitions(batch_for(agent, size=6), gradients=True)
+    seen = {"obs": batch.obs.clone().requires_grad_(), "next_obs": batch.next_obs.clone().requires_grad_()}
+    taught: set[str] = set()
+
+    def watched(self: Optimiser, loss: Tensor) -> Tensor:
+        gradients = torch.autograd.grad(loss, list(seen.values()), allow_unused=True)
+        found = {which for which, gradient in zip(seen, gradients, strict=True) if gradient is not None}
+        assert self is not agent.intrinsic.optimisers.get("vae") or not found, "this loss is least for a blind encoder"
+        taught.update(found)
+        return loss
+
+    monkeypatch.setattr(Optimiser, "step", watched)
+    agent.intrinsic.learn(batch._replace(**seen), agent._draws)
+    assert taught == {which for which, teaches in (("obs", obs), ("next_obs", next_obs)) if teaches}
+
+
+def test_protos_targets_follow_slowly() -> None:
+    agent = factory.build("proto", "pixels")
+    assert isinstance(agent, Pretraining)
+    reward, tau = agent.intrinsic, agent.config.target_tau  # type: ignore[attr-defined]
+    pairs = [(agent.backbone.encoder, reward.target_encoder), (reward.predictor, reward.target_predictor)]
+    before = [[parameter.clone() for parameter in target.parameters()] for _, target in pairs]  # type: ignore[union-attr]
+    agent.update(batch_for(agent, "pixels", size=6))
+    for (online, target), old in zip(pairs, before, strict=True):
+        for new, was, now in zip(online.parameters(), old, target.parameters(), strict=True):  # type: ignore[union-attr]
+            assert not torch.equal(new, was)
+            torch.testing.assert_close(now, tau * new + (1 - tau) * was)

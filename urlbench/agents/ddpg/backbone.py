@@ -194,7 +194,7 @@ class Backbone(nn.Module):
         Next actions come from the actor itself: unlike the paper's, the released DDPG has no target actor.
 
         Args:
-            batch: with encoded observations; the critic's loss sends gradients into `obs` where they reach.
+            batch: with encoded observations.
             std: of the actions' noise.
             draws: of that noise.
             optimisers: from `make_optimisers`.
@@ -214,7 +214,6 @@ class Backbone(nn.Module):
         assert isinstance(critic_loss, Tensor)
         optimisers["critic"].step(critic_loss)
 
-        x = x.detach()
         policy = self.actor(x, std)
         action = policy.sample(draws.action_noise(policy.mean), noise_limit=limit)
         actor_loss = -self.critic(x, action, task).amin(0).mean()

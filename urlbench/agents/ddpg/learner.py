@@ -140,7 +140,6 @@ class DDPGLearner(Learner):
         successor: bool,
     ) -> None:
         self.context, self.config, self.skills = context, config, skills
-        self._trains_encoder = trains_encoder
         self.schedule = make_schedule(config, context, nstep)
         self.steps = 0
         self._draws = Draws(derive_seed(context.seed, "updates"), context.device)
@@ -178,8 +177,8 @@ class DDPGLearner(Learner):
         """Features [N, F] of observations as the environment gives them."""
         return self.backbone.encoder(preprocess(observation))
 
-    def transitions(self, batch: Mapping[str, Array]) -> Transitions:
-        """The batch, encoded; from pixels, images are shifted at random and gradients reach the encoder."""
+    def transitions(self, batch: Mapping[str, Array], *, gradients: bool) -> Transitions:
+        """The batch, encoded; from pixels, images are shifted at random and `gradients` may reach the encoder."""
         skill: Any = getattr(self.config, "sampled_skill", "previous")
         raw = n_step_transitions(to_tensors(batch, self.context.device), self.config.discount, skill)
         if self.context.observation_kind == "states":
@@ -188,13 +187,12 @@ class DDPGLearner(Learner):
             preprocess(random_shift(image, self._draws.shift(len(image), 2 * SHIFT_PAD + 1)))
             for image in (raw.obs, raw.next_obs)
         )
-        encoder = self.backbone.encoder
-        return raw._replace(obs=encoder(image), next_obs=encoder(next_image), images=(image, next_image))
+        with torch.set_grad_enabled(gradients):
+            obs, next_obs = (self.backbone.encoder(seen) for seen in (image, next_image))
+        return raw._replace(obs=obs, next_obs=next_obs, images=(image, next_image))
 
     def learn_policy(self, batch: Transitions) -> dict[str, Any]:
-        """One update of the backbone; gradients pass into the encoder only if the critic trains it."""
-        if not self._trains_encoder:
-            batch = batch._replace(obs=batch.obs.detach())
+        """One update of the backbone."""
         return self.backbone.learn(batch, self.noise_std, self._draws, self._optimisers)
 
     def state_dict(self) -> dict[str, Any]:
@@ -311,7 +309,7 @@ class Pretraining(DDPGLearner):
 
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """The intrinsic reward learns and judges; then the backbone learns from its judgement."""
-        transitions = self.transitions(batch)
+        transitions = self.transitions(batch, gradients=True)
         learned = self.intrinsic.learn(transitions, self._draws)
         policy = self.learn_policy(transitions._replace(reward=learned.reward))
         rewards = {"intrinsic_reward": learned.reward.mean(), "batch_reward": transitions.reward.mean()}
@@ -360,7 +358,7 @@ class Finetuning(DDPGLearner):
 
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """The backbone learns; whoever chooses skills sees the batch, too."""
-        transitions = self.transitions(batch)
+        transitions = self.transitions(batch, gradients=self.config.critic_trains_encoder)
         if self.skills is not None:
             self.skills.observe(transitions, self.steps * self.context.action_repeat)
         return self.learn_policy(transitions)
