@@ -149,4 +149,4 @@ def test_protos_targets_follow_slowly() -> None:
     for (online, target), old in zip(pairs, before, strict=True):
         for new, was, now in zip(online.parameters(), old, target.parameters(), strict=True):  # type: ignore[union-attr]
             assert not torch.equal(new, was)
-            torch.testing.assert_close(now, tau * new + (1 - tau) * was)
+            torch.testing.assert_close(now, tau * new + (1 - tau) * was, rtol=1e-5, atol=0)
