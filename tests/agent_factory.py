@@ -11,6 +11,7 @@ from torch import Tensor
 from urlbench import registry
 from urlbench.agents.actor_critic import ActorCriticConfig
 from urlbench.agents.choreographer import ChoreographerConfig
+from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.agents.skills import SkillConfig
 from urlbench.agents.world_model import WorldModelConfig
 from urlbench.config import resolve_config
@@ -25,6 +26,43 @@ TINY = ChoreographerConfig(
     actor_critic=ActorCriticConfig(units=(8, 8), horizon=3, slow_every=2),
     entropy_neighbours=4,
 )
+
+
+DREAMERS_WITH_SKILLS = ("dreamer-aps", "dreamer-diayn")
+ABLATIONS = (
+    "choreographer-no-resampling",
+    "choreographer-single-skill",
+    "choreographer-zero-shot",
+    "edl-dreamer",
+    "latent-edl",
+)
+DREAMERS_WITH_REPLAY_REWARDS: tuple[str, ...] = ("dreamer-icm", "dreamer-rnd")
+
+
+def dreamer_agents() -> list[str]:
+    """The names of the Dreamer family."""
+    return [name for name in sorted(registry.names("agent")) if name.partition("-")[0] == "dreamer"]
+
+
+def tiny(name: str, **changes: Any) -> Any:
+    """The agent's configuration in the sizes of TINY, with nested changes."""
+    config = registry.load_agent(name).config
+    values = {key: value for key, value in TINY.model_dump().items() if key in config.model_fields}
+    sizes = {"neighbours": 3, "models": 3, "outputs": 4, "hidden": 7, "skill_dim": 3, "task_states": 20}
+    values |= {key: size for key, size in sizes.items() if key in config.model_fields}
+    if name == "dreamer-diayn":
+        values["skills"] = 4
+    for key, value in changes.items():
+        values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
+    return config.model_validate(values)
+
+
+def settled(agent: Agent) -> Agent:
+    """The fine-tuning agent, with a skill chosen if it has skills."""
+    if isinstance(agent, SkilledFinetuning):
+        assert agent.skills is not None
+        agent.chosen_skill = torch.eye(agent.skills.dim)[0]
+    return agent
 
 
 def context(kind: ObservationKind = "states", *, seed: int = 0, collects: bool = True, repeat: int = 1) -> AgentContext:
@@ -45,8 +83,15 @@ def build(name: str, kind: ObservationKind = "states", *, seed: int = 0, collect
     return registry.load_agent(name).build(context(kind, seed=seed, collects=collects), smoke_config(name))
 
 
-def batch(kind: ObservationKind = "states", *, seed: int = 0, size: int = 3, length: int = 5) -> dict[str, Array]:
-    """A batch as a replay gives it, with rewards in [0, 1)."""
+def batch(
+    kind: ObservationKind = "states",
+    *,
+    seed: int = 0,
+    size: int = 3,
+    length: int = 5,
+    recorded: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, Array]:
+    """A batch as a replay gives it, with rewards in [0, 1); what agents record are one-hot vectors."""
     rng = np.random.default_rng(seed)
     if kind == "states":
         observation: Array = rng.normal(size=(size, length, 5)).astype(np.float32)
@@ -59,7 +104,14 @@ def batch(kind: ObservationKind = "states", *, seed: int = 0, size: int = 3, len
         "discount": np.ones((size, length), np.float32),
         "is_first": np.arange(length) == np.zeros((size, 1)),
     }
+    for name, (dim,) in (recorded or {}).items():
+        arrays[name] = np.eye(dim, dtype=np.float32)[rng.integers(dim, size=(size, length))]
     return {name: aligned(array) for name, array in arrays.items()}
+
+
+def batch_for(agent: Agent, kind: ObservationKind = "states", **options: Any) -> dict[str, Array]:
+    """`batch` with what `agent` records."""
+    return batch(kind, recorded=agent.recorded, **options)
 
 
 def tensors(**options: Any) -> dict[str, Tensor]:
@@ -94,6 +146,7 @@ def play(actor: Actor, kind: ObservationKind, *, first: int, steps: int, begin: 
     if begin:
         actor.begin_episode()
     for step in range(first, first + steps):
+        actor.before_step(step)
         action = actor.act(observations[step], step)
         assert action.dtype == np.float32
         actions.append(action.tolist())

@@ -5,6 +5,8 @@ from unittest import mock
 
 import numpy as np
 import torch
+from golden_ddpg import compare_ddpg_schedules
+from golden_dreamer import compare_dreamer_schedules
 from golden_recording import GivenDraws, Recording
 from torch import Tensor
 
@@ -55,7 +57,8 @@ def check_dreamer_replay(data: Recording) -> None:
 
 
 def check_skill_schedule(data: Recording) -> None:
-    # Not ours yet: agents other than Choreographer.
+    compare_ddpg_schedules(data)
+    compare_dreamer_schedules(data)
     for case in data.names("hp_"):
         if not (case.startswith("choreo_") and case.endswith("_every")):
             continue

@@ -15,6 +15,7 @@ from urlbench.agents.actor_critic import (
     actor_loss,
     discount_weights,
     lambda_return,
+    with_entropy,
 )
 from urlbench.agents.choreographer import ChoreographerConfig
 from urlbench.agents.distributions import (
@@ -25,7 +26,7 @@ from urlbench.agents.distributions import (
     onehot_mode,
     unit_normal_nll,
 )
-from urlbench.agents.knn_entropy import knn_entropy
+from urlbench.agents.knn_entropy import KnnReward, knn_entropy
 from urlbench.agents.lbs import LatentBayesianSurprise
 from urlbench.agents.meta_controller import meta_actor_loss
 from urlbench.agents.networks import ConvDecoder, ConvEncoder
@@ -61,8 +62,7 @@ def check_kl_balance(data: Recording) -> None:
 
 
 def check_knn_reward(data: Recording) -> None:
-    # Not ours: the k-th distance alone, the running mean (both belong to other agents), and what single precision
-    # made of the published code's distances.
+    # Not ours: the k-th distance alone, and what single precision made of the published code's distances.
     x = data["in_deter"].flatten(0, 1)
     shape = data["in_deter"].shape[:2]
     data.compare("choreo", knn_entropy(x, data.hp("choreo_k"), clip=data.hp("choreo_clip")).reshape(shape))
@@ -71,6 +71,13 @@ def check_knn_reward(data: Recording) -> None:
     nearest = data.arrays["out_sorted_distances"].cumsum(1)
     ours = torch.stack([k * knn_entropy(x, k, clip=0.0) for k in range(1, nearest.shape[1] + 1)], 1)
     data.compare("sorted_distances", ours, nearest)
+    scaled = KnnReward(data.hp("aps_k"), clip=data.hp("aps_clip"), divide_by="mean")
+    rewards, means = [], []
+    for batch in (x, *data["in_more"]):
+        rewards.append(scaled(batch))
+        means.append(scaled.moments.mean.clone())
+    data.compare("running_mean_rewards", torch.stack(rewards))
+    data.compare("running_mean", torch.stack(means))
 
 
 def check_vq_ema(data: Recording) -> None:
@@ -232,7 +239,6 @@ def _recorded_critic(data: Recording, who: str) -> Critic:
 
 
 def check_imagine_weights(data: Recording) -> None:
-    # Not ours: the critic's targets and loss with the leaked entropy bonus; the clean ones are compared.
     gamma, lambda_, eta = data.hp("gamma"), data.hp("lambda"), data.hp("ent_scale")
     states = data["in_reward"].shape[:2]
     data.compare("weight", discount_weights(gamma, len(data["in_reward"]), data["in_feat"]).expand(states))
@@ -254,6 +260,9 @@ def check_imagine_weights(data: Recording) -> None:
         data.compare(f"{who}_entropy", entropy)
         data.compare(f"{who}_actor_loss_ent", actor_loss(target, gamma, entropy, eta))
         data.compare(f"{who}_critic_loss_ent_clean", critic.loss(seen, target))
+        leaked = with_entropy(target, entropy, eta)
+        data.compare(f"{who}_critic_target_ent", leaked)
+        data.compare(f"{who}_critic_loss_ent", critic.loss(seen, leaked))
     _check_meta(data, gamma, lambda_, eta)
 
 
@@ -323,7 +332,6 @@ def check_lbs_reward(data: Recording) -> None:
 
 
 def check_conv_nets(data: Recording) -> None:
-    # Not ours: the decoder of the Dreamer baselines, with an ELU on its output.
     depth = data["w_conv0_w"].shape[0]
     encoder, decoder = ConvEncoder(depth), ConvDecoder(data["in_feat"].shape[-1], depth)
     layers = {"lin": decoder.linear}
@@ -340,3 +348,7 @@ def check_conv_nets(data: Recording) -> None:
     log_prob = -unit_normal_nll(mean, image.unsqueeze(0), event_dims=3)
     data.compare("log_prob", log_prob)
     data.compare("grad_feat", torch.autograd.grad(log_prob.sum(), feat)[0])
+    decoder.elu_output = True
+    mean = decoder(feat)
+    data.compare("mastering_mean_sub", mean[0, 0, :, ::4, ::4])
+    data.compare("mastering_log_prob", -unit_normal_nll(mean, image.unsqueeze(0), event_dims=3).squeeze())

@@ -150,32 +150,33 @@ class Recording:
 def mlp_names(module: MLP, *, last_is_output: bool = False) -> dict[str, nn.Parameter]:
     """Our parameters by their recorded names."""
     named: dict[str, nn.Parameter] = {}
-    for i, linear in enumerate(module.linears):
-        named |= _linear(f"l{i}", linear)
+    for i, layer in enumerate(module.linears):
+        named |= linear(f"l{i}", layer)
         if module.norms is not None:
             named |= {f"n{i}_g": module.norms[i].weight, f"n{i}_b": module.norms[i].bias}
     if module.out is not None:
-        named |= _linear(f"l{len(module.linears)}" if last_is_output else "out", module.out)
+        named |= linear(f"l{len(module.linears)}" if last_is_output else "out", module.out)
     return named
 
 
 def policy_names(module: NormalPolicy) -> dict[str, nn.Parameter]:
     """Our parameters by their recorded names."""
-    return mlp_names(module.trunk) | _linear("out", module.mean) | _linear("std", module.std)
+    return mlp_names(module.trunk) | linear("out", module.mean) | linear("std", module.std)
 
 
 def rssm_names(module: RSSM) -> dict[str, nn.Parameter]:
     """Our parameters by their recorded names."""
-    named = _linear("gru", module.cell.linear)
+    named = linear("gru", module.cell.linear)
     assert module.cell.norm is not None
     named |= {"gru_ln_g": module.cell.norm.weight, "gru_ln_b": module.cell.norm.bias}
     for name in ("pre", "prior1", "prior2", "post1", "post2"):
-        named |= _linear(name, getattr(module, name))
+        named |= linear(name, getattr(module, name))
     return named
 
 
-def _linear(name: str, linear: nn.Linear) -> dict[str, nn.Parameter]:
-    return {f"{name}_w": linear.weight, f"{name}_b": linear.bias}
+def linear(name: str, layer: nn.Linear) -> dict[str, nn.Parameter]:
+    """The layer's parameters by their recorded names."""
+    return {f"{name}_w": layer.weight, f"{name}_b": layer.bias}
 
 
 def prefixed(prefix: str, named: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:

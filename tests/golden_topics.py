@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import golden_control as control
+import golden_ddpg as ddpg
+import golden_dreamer as dreamer
+import golden_intrinsic as intrinsic
 import golden_parts as parts
 import golden_updates as updates
 import torch
@@ -40,6 +43,28 @@ CHECKERS: dict[str, Callable[[Recording], None]] = {
     "dreamer_replay": control.check_dreamer_replay,
     "skill_schedule": control.check_skill_schedule,
     "choreo_control": control.check_choreo_control,
+    "ddpg_nets": ddpg.check_ddpg_nets,
+    "ddpg_noise": ddpg.check_ddpg_noise,
+    "ddpg_update": ddpg.check_ddpg_update,
+    "soft_update": ddpg.check_soft_update,
+    "schedule": ddpg.check_schedule,
+    "running_stats": ddpg.check_running_stats,
+    "nstep_replay": ddpg.check_nstep_replay,
+    "random_shift": ddpg.check_random_shift,
+    "icm": intrinsic.check_icm,
+    "rnd": intrinsic.check_rnd,
+    "disagreement": intrinsic.check_disagreement,
+    "apt": intrinsic.check_apt,
+    "proto": intrinsic.check_proto,
+    "smm": intrinsic.check_smm,
+    "diayn": intrinsic.check_diayn,
+    "aps": intrinsic.check_aps,
+    "cic": intrinsic.check_cic,
+    "dreamer_p2e": dreamer.check_dreamer_p2e,
+    "dreamer_icm": dreamer.check_dreamer_icm,
+    "dreamer_rnd": dreamer.check_dreamer_rnd,
+    "dreamer_diayn": dreamer.check_dreamer_diayn,
+    "dreamer_aps": dreamer.check_dreamer_aps,
 }
 
 PRECISIONS = {"float64": (torch.float64, "tol64"), "float32": (torch.float32, "tol32")}
@@ -55,6 +80,16 @@ _TOLERANCES: dict[str, dict[str, float]] = {
     "wm_loss": {"tol32": 3e-5},
     "imagine_expl": {"tol32": 3e-5},
     "imagine_meta": {"tol32": 3e-5},
+    "ddpg_update": {"tol32": 3e-5},
+    "random_shift": {"tol32": 1e-4},
+    "rnd": {"tol32": 3e-5},
+    "dreamer_rnd": {"tol32": 1e-4},
+    "dreamer_diayn": {"tol32": 3e-5},
+    "dreamer_aps": {"tol32": 1e-3},
+    "apt": {"tol32": 3e-5},
+    "proto": {"tol32": 3e-5},
+    "aps": {"tol32": 1e-4},
+    "cic": {"tol32": 3e-5},
 }
 
 

@@ -17,13 +17,11 @@ from golden_recording import (
 from torch import Tensor, nn
 
 from urlbench.agents.actor_critic import ActorCritic, ActorCriticConfig, Trajectory
-from urlbench.agents.choreographer import (
-    skill_reward,
-)
 from urlbench.agents.lbs import LatentBayesianSurprise
 from urlbench.agents.meta_controller import MetaController
 from urlbench.agents.optimiser import OptimiserConfig
 from urlbench.agents.rssm import RSSM, LatentState
+from urlbench.agents.skill_objectives import skill_reward
 from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, WorldModelConfig
 from urlbench.types import AgentContext

@@ -7,7 +7,7 @@ import agent_factory as factory
 import numpy as np
 import pytest
 import torch
-from agent_factory import batch, play, same, stored
+from agent_factory import batch, batch_for, play, same, stored
 
 from urlbench import registry
 from urlbench.agents.choreographer import Choreographer, ChoreographerFinetuning, RandomSkillActor
@@ -34,7 +34,7 @@ def test_learns_and_acts(name: str, kind: ObservationKind, phase: str) -> None:
     agent = build(name, kind, phase)
     before = stored(agent.state_dict())
     for seed in range(2):
-        metrics = agent.update(batch(kind, seed=seed))
+        metrics = agent.update(batch_for(agent, kind, seed=seed))
         assert all(math.isfinite(float(value)) for value in metrics.values())
     learns = agent.schedule.update_every_frames is not None
     assert same(before, agent.state_dict()) != learns
@@ -50,7 +50,7 @@ def test_learns_and_acts(name: str, kind: ObservationKind, phase: str) -> None:
 def test_saved_and_restored_goes_on_bit_for_bit(name: str, kind: ObservationKind, phase: str) -> None:
     agent = build(name, kind, phase)
     actor = agent.actor(evaluation=False, seed=7)
-    agent.update(batch(kind, seed=0))
+    agent.update(batch_for(agent, kind, seed=0))
     play(actor, kind, first=0, steps=3)
     state, actor_state = stored(agent.state_dict()), stored(actor.state_dict())
 
@@ -61,8 +61,8 @@ def test_saved_and_restored_goes_on_bit_for_bit(name: str, kind: ObservationKind
     assert same(restored.state_dict(), state)
     for seed in (1, 2):
         assert same(
-            {key: float(value) for key, value in agent.update(batch(kind, seed=seed)).items()},
-            {key: float(value) for key, value in restored.update(batch(kind, seed=seed)).items()},
+            {key: float(value) for key, value in agent.update(batch_for(agent, kind, seed=seed)).items()},
+            {key: float(value) for key, value in restored.update(batch_for(restored, kind, seed=seed)).items()},
         )
         actions = [play(each, kind, first=3 * seed, steps=3, begin=False) for each in (actor, restored_actor)]
         assert actions[0] == actions[1]
@@ -78,7 +78,7 @@ def test_the_seed_decides_everything(name: str, kind: ObservationKind, phase: st
         torch.manual_seed(global_seed)
         np.random.seed(global_seed)  # noqa: NPY002 - to show that the global stream is not used
         agent = build(name, kind, phase, seed=seed)
-        agent.update(batch(kind))
+        agent.update(batch_for(agent, kind))
         agents.append(agent)
     states = [agent.state_dict() for agent in agents]
     assert same(states[0], states[1])
@@ -93,7 +93,7 @@ def test_building_and_learning_leave_the_global_random_state_alone(name: str) ->
     torch.manual_seed(0)
     before = torch.get_rng_state()
     agent = factory.build(name)
-    agent.update(batch())
+    agent.update(batch_for(agent))
     play(agent.actor(evaluation=False, seed=0), "states", first=0, steps=2)
     assert torch.equal(before, torch.get_rng_state())
 
@@ -102,7 +102,7 @@ def test_building_and_learning_leave_the_global_random_state_alone(name: str) ->
 @both_phases
 def test_evaluating_changes_nothing(name: str, phase: str) -> None:
     agent = build(name, "states", phase)
-    agent.update(batch())
+    agent.update(batch_for(agent))
     training = agent.actor(evaluation=False, seed=0)
     play(training, "states", first=0, steps=2)
     before, actor_before = stored(agent.state_dict()), stored(training.state_dict())
@@ -149,11 +149,11 @@ def test_every_preset_resolves(name: str) -> None:
 @pytest.mark.parametrize("name", AGENTS)
 def test_finetuning_starts_afresh_but_for_what_was_learned(name: str) -> None:
     pretrained = factory.build(name)
-    pretrained.update(batch())
+    pretrained.update(batch_for(pretrained))
     before = stored(pretrained.state_dict())
     tuned = [pretrained.for_finetuning(factory.context(seed=seed)) for seed in (0, 0, 1)]
     assert same(tuned[0].state_dict(), tuned[1].state_dict())
-    tuned[0].update(batch(seed=1))
+    tuned[0].update(batch_for(tuned[0], seed=1))
     assert same(before, pretrained.state_dict())
 
 

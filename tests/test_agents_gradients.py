@@ -9,11 +9,12 @@ from agent_factory import TINY, batch, same, stored, tensors
 from torch import Tensor, nn
 
 from urlbench.agents.actor_critic import ActorCriticConfig, Critic
-from urlbench.agents.choreographer import Choreographer, ChoreographerFinetuning, skill_reward
+from urlbench.agents.choreographer import Choreographer, ChoreographerFinetuning
 from urlbench.agents.draws import Draws
 from urlbench.agents.knn_entropy import knn_entropy
 from urlbench.agents.lbs import LatentBayesianSurprise
 from urlbench.agents.optimiser import Optimiser, OptimiserConfig
+from urlbench.agents.skill_objectives import skill_reward
 from urlbench.agents.world_model import WorldModel, WorldModelConfig
 
 # Below one nat the KL has no gradient, and an untrained model is below it.

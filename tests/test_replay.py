@@ -89,6 +89,25 @@ def test_reset_entries_have_no_action_and_no_reward() -> None:
     }
 
 
+def test_what_the_agent_records_is_kept_sampled_and_read_again(tmp_path: Path) -> None:
+    def make_recording() -> Replay:
+        return Replay(tmp_path / "replay", (1,), np.float32, 2, 100, {"skill": (3,)})
+
+    replay = make_recording()
+    replay.add(TimeStep(np.zeros(1), 0.0, 1.0, True, False), None, {"skill": np.array([1, 0, 0])})
+    for t in range(1, 4):
+        step = TimeStep(np.full(1, t), 0.0, 1.0, False, t == 3)
+        replay.add(step, np.zeros(2, np.float32), {"skill": np.array([0, t, 0])})
+    again = make_recording()
+    again.load(1)
+    for each in (replay, again):
+        skill = each.sample(stream(0, "replay"), 1, 4)["skill"]
+        assert skill.dtype == np.float32
+        assert skill[0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 2, 0], [0, 3, 0]]
+    with pytest.raises(AssertionError, match="skill"):
+        replay.add(TimeStep(np.zeros(1), 0.0, 1.0, True, False))
+
+
 def test_the_oldest_episodes_are_dropped_beyond_the_capacity() -> None:
     replay = make(capacity=10)
     for label in (0, 100, 200, 300):

@@ -108,24 +108,30 @@ def with_spec(job: Job, root: Path, **changes: object) -> tuple[Job, RunDirector
 
 
 def scripted_run(
-    tmp_path: Path, phase: str, schedule: Schedule, *, repeat: int = 1, **protocol: object
+    tmp_path: Path,
+    phase: str,
+    schedule: Schedule,
+    *,
+    repeat: int = 1,
+    agent: type[ScriptedAgent] = ScriptedAgent,
+    **protocol: object,
 ) -> tuple[list[str], RecordingEnvironment, RunDirectory]:
     """A loop of 20-frame episodes with a scripted agent."""
     jobs = toy_jobs(tmp_path)
     job, directory = with_protocol(*jobs[0 if phase == "pretrain" else 1], tmp_path, **protocol)
     spec = job.spec.model_copy(update={"action_repeat": repeat})
-    agent = ScriptedAgent(schedule)
+    scripted = agent(schedule)
     make = toy().make_environment
     environment = RecordingEnvironment(make("ball_left", 0, repeat))
-    replay = Replay(directory.replay, (4,), np.float32, 2, 1000)
+    replay = Replay(directory.replay, (4,), np.float32, 2, 1000, scripted.recorded)
     heartbeat = Heartbeat(directory, Status(state="running", phase=spec.phase))
     surroundings = Surroundings(directory, heartbeat, lambda: "", 1e9)
     evaluation = None
     if phase == "finetune":
         played = make("ball_left", 0, repeat)
         evaluation = FinetuningEvaluation(spec, played, LocalPlayer(played, None))
-    TrainingLoop(job.id, spec, agent, environment, evaluation, replay, surroundings).run()
-    return agent.calls, environment, directory
+    TrainingLoop(job.id, spec, scripted, environment, evaluation, replay, surroundings).run()
+    return scripted.calls, environment, directory
 
 
 FINETUNE = {"finetune_frames": 40, "eval_every_frames": 20, "eval_episodes": 2}
@@ -217,6 +223,38 @@ def test_nothing_is_rendered_for_an_agent_that_does_not_look(tmp_path: Path) -> 
         results.append(directory)
     assert_same_run(*results)
     assert [row["frame"] for row in read_jsonl(results[0].eval_file)] == [20, 40, 60, 80]
+
+
+class CountingActor(ScriptedActor):
+    """Records how often it was asked for something new, random actions included."""
+
+    count = 0
+
+    def begin_episode(self) -> None:
+        self.count += 10
+
+    def before_step(self, step: int) -> None:
+        self.count += step % 2
+
+    def recorded(self) -> Mapping[str, Array]:
+        return {"count": np.array([self.count])}
+
+
+@pytest.mark.parametrize("seed_frames", [0, 30])
+def test_what_the_actor_records_is_kept_with_each_entry(tmp_path: Path, seed_frames: int) -> None:
+    schedule = Schedule(update_every_frames=None, seed_frames=seed_frames)
+
+    class CountingAgent(ScriptedAgent):
+        recorded = {"count": (1,)}  # noqa: RUF012
+
+        def actor(self, *, evaluation: bool, seed: int) -> Actor:
+            return CountingActor(self, "")
+
+    _, _, directory = scripted_run(tmp_path, "pretrain", schedule, agent=CountingAgent)
+    counts = [np.load(path)["count"][:, 0].tolist() for path in sorted(directory.replay.glob("episode_*.npz"))]
+    # Begun with 10 more and one more before every second step; the entry of a reset comes before any step.
+    assert counts[0] == [10, *(10 + (step + 1) // 2 for step in range(20))]
+    assert counts[1] == [30, *(30 + (step + 1) // 2 for step in range(20))]
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,9 @@ class ToyActor(Actor):
         if step % 8 == 0:
             self._offset = torch.randn(2, generator=self._generator)
 
+    def recorded(self) -> Mapping[str, Array]:
+        return {"offset": self._offset.numpy()}
+
     def state_dict(self) -> dict[str, Any]:
         return {"last": self._last, "offset": self._offset, "generator": self._generator.get_state()}
 
@@ -186,6 +189,7 @@ class ToyAgent(Agent):
     """Learns to predict the next observation and reward with noisy inputs."""
 
     fails = False
+    recorded = {"offset": (2,)}  # noqa: RUF012 - nobody changes it
 
     def __init__(self, context: AgentContext, config: ToyConfig) -> None:
         self.context, self.config, self.schedule = context, config, config.schedule
@@ -206,7 +210,7 @@ class ToyAgent(Agent):
             raise ValueError("the toy agent fails on purpose")
         observation, reward = torch.as_tensor(batch["observation"]), torch.as_tensor(batch["reward"])
         keep = torch.rand(observation.shape, generator=self._generator) > 0.1
-        predicted = self.model(observation * keep)[:, :-1]
+        predicted = self.model(observation * keep)[:, :-1] + 0.01 * torch.as_tensor(batch["offset"]).mean()
         target = torch.cat([observation[:, 1:], reward[:, 1:, None]], -1)
         loss = (predicted - target).square().mean()
         self._optimiser.zero_grad()

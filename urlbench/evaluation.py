@@ -80,6 +80,7 @@ def play_episode(
     step, total, max_reward, found = episode.first_step, 0.0, -np.inf, False
     while not timestep.is_last:
         tick()
+        actor.before_step(step)
         timestep = environment.step(np.array(actor.act(aligned(timestep.observation), step), np.float32))
         step += 1
         total += timestep.reward

@@ -75,6 +75,66 @@ _AGENTS: dict[str, Entry] = {
         "world model, codebook of skills learned in imagination, meta-controller (Mazzaglia et al. 2023)",
         "urlbench",
     ),
+    "choreographer-no-resampling": Entry(
+        "urlbench.agents.choreographer_ablations:NO_RESAMPLING",
+        "Choreographer whose unused codes stay unused (ablation)",
+        "urlbench",
+    ),
+    "choreographer-single-skill": Entry(
+        "urlbench.agents.choreographer_ablations:SINGLE_SKILL",
+        "Choreographer that fine-tunes its best skill, without a meta-controller (ablation)",
+        "urlbench",
+    ),
+    "choreographer-zero-shot": Entry(
+        "urlbench.agents.choreographer_ablations:ZERO_SHOT",
+        "Choreographer whose skills stay as they were pretrained (ablation)",
+        "urlbench",
+    ),
+    "edl-dreamer": Entry(
+        "urlbench.agents.choreographer_ablations:EDL_DREAMER",
+        "skills discovered among observations, in imagination: EDL with a world model (ablation)",
+        "urlbench",
+    ),
+    "latent-edl": Entry(
+        "urlbench.agents.choreographer_ablations:LATENT_EDL",
+        "skills discovered among model states, without an entropy reward (ablation)",
+        "urlbench",
+    ),
+    "aps": Entry("urlbench.agents.ddpg.aps:SPEC", "DDPG with successor features of an entropy reward", "urlbench"),
+    "apt": Entry("urlbench.agents.ddpg.apt:SPEC", "DDPG rewarded by the entropy of dynamics features", "urlbench"),
+    "cic": Entry("urlbench.agents.ddpg.cic:SPEC", "DDPG with continuous skills: contrastive, entropy", "urlbench"),
+    "ddpg": Entry("urlbench.agents.ddpg.ddpg:SPEC", "DDPG with twin critics, no pretraining", "urlbench"),
+    "diayn": Entry("urlbench.agents.ddpg.diayn:SPEC", "DDPG with skills that can be told apart", "urlbench"),
+    "disagreement": Entry(
+        "urlbench.agents.ddpg.disagreement:SPEC", "DDPG rewarded by the disagreement of dynamics models", "urlbench"
+    ),
+    "dreamer": Entry("urlbench.agents.dreamer.dreamer:SPEC", "Dreamer, no pretraining", "urlbench"),
+    "dreamer-aps": Entry(
+        "urlbench.agents.dreamer.aps:SPEC", "Dreamer pretrained with successor features of entropy", "urlbench"
+    ),
+    "dreamer-apt": Entry(
+        "urlbench.agents.dreamer.apt:SPEC", "Dreamer pretrained by the entropy of imagined states", "urlbench"
+    ),
+    "dreamer-diayn": Entry(
+        "urlbench.agents.dreamer.diayn:SPEC", "Dreamer pretrained with skills that can be told apart", "urlbench"
+    ),
+    "dreamer-icm": Entry(
+        "urlbench.agents.dreamer.icm:SPEC", "Dreamer pretrained by the error of a dynamics model", "urlbench"
+    ),
+    "dreamer-lbs": Entry(
+        "urlbench.agents.dreamer.lbs:SPEC", "Dreamer pretrained by latent Bayesian surprise", "urlbench"
+    ),
+    "dreamer-p2e": Entry(
+        "urlbench.agents.dreamer.plan2explore:SPEC", "Dreamer pretrained by the disagreement of models", "urlbench"
+    ),
+    "dreamer-random": Entry("urlbench.agents.dreamer.random:SPEC", "Dreamer pretrained by random actions", "urlbench"),
+    "dreamer-rnd": Entry(
+        "urlbench.agents.dreamer.rnd:SPEC", "Dreamer pretrained by predicting a random network", "urlbench"
+    ),
+    "icm": Entry("urlbench.agents.ddpg.icm:SPEC", "DDPG rewarded by the error of a dynamics model", "urlbench"),
+    "proto": Entry("urlbench.agents.ddpg.proto:SPEC", "DDPG rewarded by the distance to prototypes", "urlbench"),
+    "rnd": Entry("urlbench.agents.ddpg.rnd:SPEC", "DDPG rewarded by predicting a random network", "urlbench"),
+    "smm": Entry("urlbench.agents.ddpg.smm:SPEC", "DDPG with skills rewarded by the rarity of states", "urlbench"),
     "random": Entry("urlbench.agents.random:SPEC", "uniform random actions, no learning", "urlbench"),
 }
 _loaded_entry_points: set[str] = set()

@@ -10,7 +10,7 @@ import re
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ def aligned(array: Array) -> Array:
 
 
 class Replay:
-    """Episodes of entries (observation, action that led to it, reward, discount); the reset is an entry, too.
+    """Episodes of entries (observation, action that led to it, reward, discount, and what the agent records).
+
+    The reset is an entry, too.
 
     Args:
         folder: where finished episodes are written; None to keep them in memory only.
@@ -55,6 +57,7 @@ class Replay:
         action_dim: A.
         capacity_steps: agent steps kept for sampling; the oldest episodes are dropped beyond it. Their files stay,
             because an older checkpoint may need them.
+        recorded: shapes of the float32 arrays that the agent has kept with each entry, by name.
 
     Attributes:
         episodes: number of finished episodes so far, dropped ones included.
@@ -68,6 +71,7 @@ class Replay:
         observation_dtype: npt.DTypeLike,
         action_dim: int,
         capacity_steps: int,
+        recorded: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self.folder, self.capacity_steps = folder, capacity_steps
         self.episodes, self.steps = 0, 0
@@ -77,16 +81,19 @@ class Replay:
             "reward": ((), np.dtype(np.float32)),
             "discount": ((), np.dtype(np.float32)),
         }
+        assert recorded is None or not recorded.keys() & {*self._shapes, "is_first"}, "these names are taken"
+        self._shapes |= {key: (shape, np.dtype(np.float32)) for key, shape in (recorded or {}).items()}
         self._kept: deque[dict[str, Array]] = deque()
         self._open: dict[str, list[Any]] | None = None
         self._candidates: tuple[int, list[dict[str, Array]]] = (0, [])
 
-    def add(self, timestep: TimeStep, action: Array | None = None) -> None:
+    def add(self, timestep: TimeStep, action: Array | None = None, recorded: Mapping[str, Array] | None = None) -> None:
         """Append an entry; a reset starts an episode and a last step ends it, which writes its file.
 
         Args:
             timestep: what the environment returned.
             action: float32 [A], the one that led there; None, stored as zeros, at a reset.
+            recorded: what the agent has kept with this entry.
 
         Raises:
             UserError: if the file cannot be written.
@@ -97,9 +104,16 @@ class Replay:
             self._open = {key: [] for key in self._shapes}
         assert self._open is not None, "the first entry of an episode must be a reset"
         assert action is not None, "an action leads to every entry but a reset"
-        entry = (timestep.observation, action, timestep.reward, timestep.discount)
-        for (key, (shape, dtype)), value in zip(self._shapes.items(), entry, strict=True):
-            stored = np.array(value, dtype)
+        entry = {
+            "observation": timestep.observation,
+            "action": action,
+            "reward": timestep.reward,
+            "discount": timestep.discount,
+            **(recorded or {}),
+        }
+        assert entry.keys() == self._shapes.keys(), f"an entry of {sorted(entry)}, the replay holds {[*self._shapes]}"
+        for key, (shape, dtype) in self._shapes.items():
+            stored = np.array(entry[key], dtype)
             assert stored.shape == shape, f"{key} has shape {stored.shape}, the replay holds {shape}"
             self._open[key].append(stored)
         if timestep.is_last:
@@ -136,7 +150,8 @@ class Replay:
 
         Returns:
             `observation` [B, T, ...], `action` [B, T, A], `reward` and `discount` [B, T] float32, and `is_first`
-            [B, T] bool, True at each window's first entry and nowhere else, wherever in its episode that is.
+            [B, T] bool, True at each window's first entry and nowhere else, wherever in its episode that is; and
+            what the agent recorded, [B, T, ...] float32.
 
         Raises:
             ValueError: if no complete episode is long enough.
@@ -260,25 +275,33 @@ class PhysicsReplay(Replay):
         folder: where finished episodes are written.
         environment: whose physics belong to the entries: each is added before the environment moves on.
         capacity_steps: agent steps kept for sampling.
+        recorded: as in `Replay`.
     """
 
-    def __init__(self, folder: Path, environment: PhysicsEnvironment, capacity_steps: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: PhysicsEnvironment,
+        capacity_steps: int,
+        recorded: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         super().__init__(
             folder,
             environment.observation_shape,
             environment.observation_dtype,
             environment.action_dim,
             capacity_steps,
+            recorded,
         )
         self._state: Callable[[], Array] = environment.physics_state
         self._states: list[Array] = []
 
-    def add(self, timestep: TimeStep, action: Array | None = None) -> None:
+    def add(self, timestep: TimeStep, action: Array | None = None, recorded: Mapping[str, Array] | None = None) -> None:
         """Append an entry and the state the physics are in."""
         if timestep.is_first:
             self._states = []
         self._states.append(self._state())
-        super().add(timestep, action)
+        super().add(timestep, action, recorded)
 
     def _write(self, episode: dict[str, Array]) -> None:
         super()._write({**episode, "physics": np.stack(self._states)})

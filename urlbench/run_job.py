@@ -188,8 +188,7 @@ def _training(
     evaluation: FinetuningEvaluation | None,
     recordings: Path | None,
 ) -> _Start:
-    capacity = agent.schedule.replay_capacity_steps
-    state, replay, notes = _load_progress(job, directory, environment, capacity, recordings)
+    state, replay, notes = _load_progress(job, directory, environment, agent, recordings)
 
     def loop(surroundings: Surroundings) -> Loop:
         made = TrainingLoop(job.id, job.spec, agent, environment, evaluation, replay, surroundings)
@@ -230,14 +229,15 @@ def _entry_format(environment: Environment) -> tuple[tuple[int, ...], npt.DTypeL
 
 
 def _load_progress(
-    job: Job, directory: RunDirectory, environment: Environment, capacity_steps: int, recordings: Path | None
+    job: Job, directory: RunDirectory, environment: Environment, agent: Agent, recordings: Path | None
 ) -> tuple[dict[str, Any] | None, Replay, list[str]]:
     """The newest checkpoint that goes with the run's other files, these cut back to it, and what was noticed."""
 
     def empty_replay() -> Replay:
+        capacity, recorded = agent.schedule.replay_capacity_steps, agent.recorded
         if recordings is not None:
-            return PhysicsReplay(recordings, cast(PhysicsEnvironment, environment), capacity_steps)
-        return Replay(directory.replay, *_entry_format(environment), capacity_steps)
+            return PhysicsReplay(recordings, cast(PhysicsEnvironment, environment), capacity, recorded)
+        return Replay(directory.replay, *_entry_format(environment), capacity, recorded)
 
     replay = empty_replay()
 

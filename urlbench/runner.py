@@ -6,7 +6,7 @@ All budgets are in frames; a step is `action_repeat` of them.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,7 @@ class TrainingLoop:
         self._timestep: TimeStep | None = None
         self._episode_start: dict[str, Any] = {}
         self._actions: list[Array] = []
+        self._recorded: list[Mapping[str, Array]] = []
         self._evaluation_start = None if evaluation is None else evaluation.random_state()
         self._checkpointed_step = -1
         self._next_checkpoint = time.monotonic() + surroundings.checkpoint_seconds
@@ -147,16 +148,18 @@ class TrainingLoop:
             save_snapshot(snapshot_path(self._directory.path, None), header, self._agent.state_dict())
 
     def _begin_episode(self) -> TimeStep:
-        self._episode_start, self._actions = self._environment.random_state(), []
+        self._episode_start = self._environment.random_state()
+        self._actions, self._recorded = [], []
         timestep = self._environment.reset()
-        self._replay.add(timestep)
         self._actor.begin_episode()
+        self._store(timestep, None, self._actor.recorded())
         return timestep
 
     def _advance(self, timestep: TimeStep) -> TimeStep:
         """Act, update if it is due, and step."""
         frame = self.frame
         self._surroundings.heartbeat.beat(frame)
+        self._actor.before_step(self.step)
         if self._random_actions and frame < self._schedule.seed_frames:
             bound = self._action_bound
             action = self._streams["seed_actions"].uniform(-bound, bound, self._environment.action_dim)
@@ -167,15 +170,17 @@ class TrainingLoop:
         for _ in range(updates_due(frame, self._spec.action_repeat, self._schedule)):
             self._update()
         following = self._environment.step(action)
-        self._take(action, following)
+        self._store(following, action, self._actor.recorded())
         self.step += 1
         if not following.is_last:
             self._actor.after_step(self.step)
         return following
 
-    def _take(self, action: Array, timestep: TimeStep) -> None:
-        self._replay.add(timestep, action)
-        self._actions.append(action)
+    def _store(self, timestep: TimeStep, action: Array | None, recorded: Mapping[str, Array]) -> None:
+        self._replay.add(timestep, action, recorded)
+        self._recorded.append({name: np.array(value, np.float32) for name, value in recorded.items()})
+        if action is not None:
+            self._actions.append(action)
         self._return += timestep.reward
 
     def _update(self) -> None:
@@ -259,6 +264,9 @@ class TrainingLoop:
             "environment": json.dumps(self._episode_start),
             "evaluation_environment": json.dumps(self._evaluation_start),
             "actions": torch.tensor(np.array(self._actions, np.float32)),
+            "recorded": {
+                name: torch.tensor(np.stack([entry[name] for entry in self._recorded])) for name in self._recorded[0]
+            },
             "observation": torch.tensor(self._timestep.observation),
             "snapshots": list(self._saved_snapshots),
             "replay_episodes": self._replay.episodes,
@@ -286,10 +294,11 @@ class TrainingLoop:
         self._environment.set_random_state(self._episode_start)
         self._return = 0.0
         timestep = self._environment.reset()
-        self._replay.add(timestep)
-        for action in state["actions"].numpy():
+        recorded = {name: values.numpy() for name, values in state["recorded"].items()}
+        self._store(timestep, None, {name: values[0] for name, values in recorded.items()})
+        for i, action in enumerate(state["actions"].numpy(), start=1):
             timestep = self._environment.step(action)
-            self._take(action, timestep)
+            self._store(timestep, action, {name: values[i] for name, values in recorded.items()})
         self._timestep = timestep
         if self._return != state["return"] or not np.array_equal(timestep.observation, state["observation"].numpy()):
             raise UserError(

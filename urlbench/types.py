@@ -7,6 +7,7 @@ Nothing here imports torch, dm_control or pandas. Budgets are in environment fra
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol as TypingProtocol, SupportsFloat
 
 import numpy as np
@@ -370,12 +371,19 @@ class Actor(ABC):
     def begin_episode(self) -> None:
         """Forget the recurrent state; draw what an episode starts with (a skill, say)."""
 
+    def before_step(self, step: int) -> None:  # noqa: B027 - most actors have nothing to do here
+        """Called before each environment step, also when a uniform random action is taken in place of `act`'s."""
+
     @abstractmethod
     def act(self, observation: Array, step: int) -> Array:
         """The action, float32 [A], for `observation`; `step` counts the run's agent steps so far."""
 
     def after_step(self, step: int) -> None:  # noqa: B027 - most actors have nothing to do here
         """Called after each environment step that did not end the episode, with the increased counter."""
+
+    def recorded(self) -> Mapping[str, Array]:
+        """What the replay keeps with the entry that is stored next, as `Agent.recorded` says: the skill, say."""
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -391,9 +399,11 @@ class Agent(ABC):
 
     Attributes:
         schedule: when the runner calls `update`, and on what batches.
+        recorded: shape of each float32 array that its actors have the replay keep with every entry, by name.
     """
 
     schedule: Schedule
+    recorded: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
     @abstractmethod
     def actor(self, *, evaluation: bool, seed: int) -> Actor:
@@ -420,7 +430,7 @@ class Agent(ABC):
 
         Args:
             batch: `observation` [B, T, ...], `action` [B, T, A] (the one that led to the observation),
-                `reward` [B, T], `discount` [B, T], `is_first` [B, T] bool.
+                `reward` [B, T], `discount` [B, T], `is_first` [B, T] bool, and [B, T, ...] what is `recorded`.
 
         Returns:
             Metrics by name; converted to floats only when the runner logs them.

@@ -139,33 +139,42 @@ class Critic(nn.Module):
     Args:
         inputs: size of the state it sees.
         config: sizes, discount, lambda and the copying period.
+        outputs: of both networks.
     """
 
     updates: Tensor
 
-    def __init__(self, inputs: int, config: ActorCriticConfig) -> None:
+    def __init__(self, inputs: int, config: ActorCriticConfig, outputs: int = 1) -> None:
         super().__init__()
         self.config = config
-        self.net = MLP(inputs, config.units, 1)
+        self.net = MLP(inputs, config.units, outputs)
         # The very first update uses an independently initialised slow critic, as published.
-        self.slow = MLP(inputs, config.units, 1).requires_grad_(False)
+        self.slow = MLP(inputs, config.units, outputs).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    def slow_value(self, x: Tensor) -> Tensor:
-        """Slow-critic values [...] at [..., inputs], differentiable in the input."""
-        value: Tensor = self.slow(x).squeeze(-1)
+    def value(self, net: nn.Module, x: Tensor) -> Tensor:
+        """Values [...] that `net`, the critic or its copy, gives [..., inputs], differentiable in the input."""
+        value: Tensor = net(x).squeeze(-1)
         return value
 
+    def slow_value(self, x: Tensor) -> Tensor:
+        """Values [...] of the slow critic at [..., inputs], differentiable in the input."""
+        return self.value(self.slow, x)
+
+    def regression(self, value: Tensor, target: Tensor) -> Tensor:
+        """The loss [...] of values [...] whose targets are [...]: that of a normal of variance 1."""
+        return unit_normal_nll(value, target)
+
     def loss(self, x: Tensor, target: Tensor) -> Tensor:
-        """Weighted Gaussian regression on the returns.
+        """Weighted regression on the returns.
 
         Args:
             x: states [H + 1, N, inputs]; the last row is not used.
             target: lambda-returns [H, N]; detached here.
         """
-        value = self.net(x[:-1].detach()).squeeze(-1)
+        value = self.value(self.net, x[:-1].detach())
         weights = discount_weights(self.config.discount, len(target), target)
-        return (weights * unit_normal_nll(value, target.detach())).mean()
+        return (weights * self.regression(value, target.detach())).mean()
 
     @torch.no_grad()
     def refresh_slow(self) -> None:
@@ -181,8 +190,7 @@ class Critic(nn.Module):
 def actor_loss(target: Tensor, discount: float, entropy: Tensor | None = None, entropy_scale: float = 0.0) -> Tensor:
     """-mean of weight_t (R_{t+1} + eta H[pi(.|z_t)]), t = 0 ... H - 2; the return carries the gradient.
 
-    The released Dreamer code adds the entropy into the critic's targets too, by an in-place addition; this is
-    the clean form. Choreographer's coefficient is 0, where both agree.
+    The released Dreamer code adds the entropy into the critic's targets, too: see `with_entropy`.
 
     Args:
         target: lambda-returns [H, N].
@@ -194,6 +202,20 @@ def actor_loss(target: Tensor, discount: float, entropy: Tensor | None = None, e
     return -(discount_weights(discount, len(objective), target) * objective).mean()
 
 
+def with_entropy(target: Tensor, entropy: Tensor, entropy_scale: float) -> Tensor:
+    """The critic's targets of the released Dreamer code: lambda-returns, those but the first with the entropy bonus.
+
+    The bonus gets there by an in-place addition to the actor's targets, which are a view of the critic's. Choreographer
+    has no such bonus.
+
+    Args:
+        target: lambda-returns [H, N].
+        entropy: policy entropy at states 0 ... H - 2, [H - 1, N].
+        entropy_scale: eta.
+    """
+    return torch.cat([target[:1], target[1:] + entropy_scale * entropy])
+
+
 class ActorCritic(nn.Module):
     """A policy and its critic, trained on imagined trajectories by backpropagation through the dynamics.
 
@@ -203,6 +225,8 @@ class ActorCritic(nn.Module):
         config: sizes and settings.
         reward_momentum: of the reward normaliser; 1 switches it off.
         entropy_scale: eta, the policy entropy's weight in the actor's objective.
+        entropy_in_critic: the critic's targets are those of `with_entropy`.
+        critic: another critic than the usual one.
     """
 
     def __init__(
@@ -213,11 +237,13 @@ class ActorCritic(nn.Module):
         *,
         reward_momentum: float = 1.0,
         entropy_scale: float = 0.0,
+        entropy_in_critic: bool = False,
+        critic: Critic | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.entropy_scale = config, entropy_scale
+        self.config, self.entropy_scale, self.entropy_in_critic = config, entropy_scale, entropy_in_critic
         self.actor = NormalPolicy(inputs, config.units, action_dim)
-        self.critic = Critic(inputs, config)
+        self.critic = Critic(inputs, config) if critic is None else critic
         self.reward_norm = StreamNorm(reward_momentum)
 
     def make_optimisers(self, config: OptimiserConfig) -> dict[str, Optimiser]:
@@ -226,6 +252,11 @@ class ActorCritic(nn.Module):
             "actor": Optimiser(self.actor.parameters(), self.config.actor_lr, config),
             "critic": Optimiser(self.critic.net.parameters(), self.config.critic_lr, config),
         }
+
+    @staticmethod
+    def sees(feat: Tensor, skill: Tensor | None) -> Tensor:
+        """What actor and critic see of model states [..., N, F] and skills [N, K], if there are any."""
+        return feat if skill is None else torch.cat([feat, skill.expand(*feat.shape[:-1], -1)], -1)
 
     def learn(
         self,
@@ -244,30 +275,27 @@ class ActorCritic(nn.Module):
             reward: maps a trajectory to rewards [H + 1, N].
             draws: of latents and action noise.
             optimisers: as `make_optimisers` returns them.
-            skill: one-hot skills [N, K], constant over the trajectory, that actor and critic see; or None.
+            skill: skills [N, K], constant over the trajectory, that actor and critic see; or None.
 
         Returns:
             Scalars by name.
         """
         policies: list[ClampedNormal] = []
 
-        def see(feat: Tensor) -> Tensor:
-            if skill is None:
-                return feat
-            return torch.cat([feat, skill.expand(*feat.shape[:-1], -1)], -1)
-
         def policy(feat: Tensor, t: int) -> Tensor:
-            policies.append(self.actor(see(feat)))
+            policies.append(self.actor(self.sees(feat, skill)))
             return policies[-1].sample(draws.action_noise(policies[-1].mean))
 
         trajectory = imagine(rssm, start, policy, self.config.horizon, draws)
-        states = see(trajectory.feat)
+        states = self.sees(trajectory.feat, skill)
         rewards = self.reward_norm(reward(trajectory))
         value = self.critic.slow_value(states)
         target = lambda_return(rewards[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
         entropy = torch.stack([p.entropy() for p in policies[:-1]]) if self.entropy_scale else None
         loss = actor_loss(target, self.config.discount, entropy, self.entropy_scale)
         metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
+        if entropy is not None and self.entropy_in_critic:
+            target = with_entropy(target, entropy, self.entropy_scale)
         critic_loss = self.critic.loss(states, target)
         metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
         self.critic.refresh_slow()

@@ -12,104 +12,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from urlbench.agents.actor_critic import ActorCritic, ActorCriticConfig, Trajectory
+from urlbench.agents.actor_critic import ActorCritic, Trajectory
 from urlbench.agents.distributions import onehot_mode
 from urlbench.agents.draws import Draws
-from urlbench.agents.knn_entropy import knn_entropy
 from urlbench.agents.lbs import LatentBayesianSurprise
-from urlbench.agents.learner import LatentActor, Learner
+from urlbench.agents.learner import LatentActor, Learner, schedule_for
 from urlbench.agents.meta_controller import MetaController
 from urlbench.agents.networks import initialised
-from urlbench.agents.optimiser import Optimiser, OptimiserConfig
+from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.skill_actor import SkillActor
-from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
-from urlbench.agents.world_model import WorldModel, WorldModelConfig, to_tensors
+from urlbench.agents.skill_objectives import (
+    EntropyObjective,
+    EntropySkillsConfig,
+    SkillDiscoveryConfig,
+    SkillObjective,
+)
+from urlbench.agents.skills import SkillAutoEncoder
+from urlbench.agents.world_model import WorldModel, to_tensors
 from urlbench.seeding import derive_seed
-from urlbench.types import Actor, AgentContext, AgentSpec, Array, Schedule, Spec
-
-PIXEL_REPLAY_STEPS = 1_000_000
+from urlbench.types import Actor, AgentContext, AgentSpec, Array
 
 
-class ChoreographerConfig(Spec):
-    """Defaults: the released code.
+class ChoreographerConfig(EntropySkillsConfig):
+    """What the meta-controller adds.
 
     Attributes:
-        schedule: one update every 10 frames, on 50 sequences of 50 steps. From pixels the replay holds at most
-            1M steps, as published.
-        exploration_momentum: of the exploration reward's normaliser.
-        lbs_lr: of the surprise predictor.
-        entropy_neighbours: of the skills' entropy reward, the state itself included (k).
-        entropy_clip: subtracted from each neighbour's distance.
-        code_reward_squared: the paper's main text squares the distance of the code reward; its appendix and the
-            released code do not.
-        skill_decay_bug: every world-model update also takes its weight decay of the skill auto-encoder, which
-            the released code registers inside the world model; False leaves the auto-encoder alone.
         meta_entropy: of the meta-controller's choice of skill.
-        reward_threshold: the behaviour learns nothing before a replay batch holds a reward above it. The paper
-            holds predictions at zero until the environment gives a reward of at least 1e-4; with them, too, the
-            behaviour would have nothing to learn from.
-        random_skill_steps: agent steps that a random skill is followed for during fine-tuning. The paper says a
-            whole episode, which 125 is for Jaco from pixels alone.
     """
 
-    schedule: Schedule = Schedule()
-    world_model: WorldModelConfig = WorldModelConfig()
-    skills: SkillConfig = SkillConfig()
-    actor_critic: ActorCriticConfig = ActorCriticConfig()
-    optimiser: OptimiserConfig = OptimiserConfig()
-    exploration_momentum: float = 0.95
-    lbs_lr: float = 3e-4
-    entropy_neighbours: int = 30
-    entropy_clip: float = 1e-4
-    code_reward_squared: bool = False
-    skill_decay_bug: bool = True
     meta_entropy: float = 1e-4
-    reward_threshold: float = 1e-4
-    random_skill_steps: int = 125
 
 
-def _schedule(config: ChoreographerConfig, context: AgentContext) -> Schedule:
-    if context.observation_kind == "states":
-        return config.schedule
-    capacity = min(config.schedule.replay_capacity_steps, PIXEL_REPLAY_STEPS)
-    return config.schedule.model_copy(update={"replay_capacity_steps": capacity})
-
-
-def skill_reward(
-    skills: SkillAutoEncoder, skill: Tensor, deter: Tensor, *, neighbours: int, clip: float, squared: bool
-) -> tuple[Tensor, Tensor]:
-    """r_code and r_ent of imagined states.
-
-    Source: Choreographer, sec. 3.3, in the form of app. B.1. The neighbours of a state are searched among all
-    imagined states of the batch, all skills mixed; r_ent has no gradient, so it reaches the actor through the
-    critic alone.
-
-    Args:
-        skills: decoder and codes.
-        skill: skill indices [N].
-        deter: [H + 1, N, D].
-        neighbours: k.
-        clip: of the entropy's distances.
-        squared: of the code reward.
-
-    Returns:
-        Both [H + 1, N].
-    """
-    entropy = knn_entropy(deter.flatten(0, 1), neighbours, clip=clip).unflatten(0, deter.shape[:2])
-    return skills.code_reward(skill, deter, squared=squared), entropy
-
-
-class Choreographer(Learner):
+class SkillDiscovery(Learner):
     """The pretraining agent (alg. 1): needs no rewards, from its own exploration or from a fixed data set.
 
     Args:
         context: where it lives; with `collects` False (offline data) it has no exploration policy.
         config: settings.
+        objective: of the skills.
     """
 
-    def __init__(self, context: AgentContext, config: ChoreographerConfig) -> None:
-        self.context, self.config = context, config
-        self.schedule = _schedule(config, context)
+    def __init__(self, context: AgentContext, config: SkillDiscoveryConfig, objective: SkillObjective) -> None:
+        self.context, self.config, self._objective = context, config, objective
+        self.schedule = schedule_for(config.schedule, context)
         self._draws = Draws(derive_seed(context.seed, "updates"), context.device)
         action_dim, units = context.action_dim, config.actor_critic.units
 
@@ -118,9 +63,7 @@ class Choreographer(Learner):
 
         self.world_model: WorldModel = init("world_model", lambda: WorldModel(context, config.world_model))
         feat_dim = self.world_model.rssm.feat_dim
-        self.skills: SkillAutoEncoder = init(
-            "skills", lambda: SkillAutoEncoder(config.world_model.deter, config.skills)
-        )
+        self.skills: SkillAutoEncoder = init("skills", objective.autoencoder)
         self.skill_policy: ActorCritic = init(
             "skill_policy", lambda: ActorCritic(feat_dim + config.skills.codes, action_dim, config.actor_critic)
         )
@@ -193,24 +136,18 @@ class Choreographer(Learner):
             metrics |= {"lbs_loss": lbs_loss.detach()} | {f"exploration_{k}": v for k, v in explored.items()}
 
         # Skill discovery: which states are worth a skill.
-        metrics |= self.skills.learn(start.deter, self._skills_optimiser, self._draws)
+        examples = self._objective.examples(tensors, model.post)
+        metrics |= self.skills.learn(examples, self._skills_optimiser, self._draws)
 
         # Skill policies: how to get there, and to visit much on the way.
-        config = self.config
-        uniform = start.deter.new_full((1, config.skills.codes), 1 / config.skills.codes)
+        codes = self.config.skills.codes
+        uniform = start.deter.new_full((1, codes), 1 / codes)
         skill = self._draws.skill(uniform.expand(len(start.deter), -1))
 
         def reward(trajectory: Trajectory) -> Tensor:
-            code, entropy = skill_reward(
-                self.skills,
-                skill,
-                trajectory.deter,
-                neighbours=config.entropy_neighbours,
-                clip=config.entropy_clip,
-                squared=config.code_reward_squared,
-            )
-            metrics.update({"code_reward": code.detach().mean(), "entropy_reward": entropy.mean()})
-            return code + entropy
+            rewards = self._objective.rewards(self.skills, skill, trajectory, self.world_model)
+            metrics.update({name: value.detach().mean() for name, value in rewards.items()})
+            return torch.stack([*rewards.values()]).sum(0)
 
         learned = self.skill_policy.learn(
             self.world_model.rssm,
@@ -218,9 +155,25 @@ class Choreographer(Learner):
             reward,
             self._draws,
             self._skill_optimisers,
-            skill=F.one_hot(skill, config.skills.codes).to(start.deter.dtype),
+            skill=F.one_hot(skill, codes).to(start.deter.dtype),
         )
         return metrics | {f"skill_{k}": v for k, v in learned.items()}
+
+
+class Choreographer(SkillDiscovery):
+    """The pretraining agent, with the entropy reward; its fine-tuning has a meta-controller.
+
+    Args:
+        context: where it lives.
+        config: settings.
+        frozen_skills: fine-tuning leaves the skill policies as they are, which is the paper's zero-shot ablation.
+    """
+
+    config: ChoreographerConfig
+
+    def __init__(self, context: AgentContext, config: ChoreographerConfig, *, frozen_skills: bool = False) -> None:
+        super().__init__(context, config, EntropyObjective(context, config))
+        self._frozen_skills = frozen_skills
 
     def for_finetuning(self, context: AgentContext) -> "ChoreographerFinetuning":
         """The agent of alg. 2, with this one's encoder, dynamics, decoder and skill policies.
@@ -228,7 +181,7 @@ class Choreographer(Learner):
         Everything else starts afresh, as released: reward head, meta-controller, critics and optimisers. The
         skill auto-encoder is neither trained nor used in fine-tuning and stays behind.
         """
-        agent = ChoreographerFinetuning(context, self.config)
+        agent = ChoreographerFinetuning(context, self.config, frozen_skills=self._frozen_skills)
         for part in ("encoder", "rssm", "decoder"):
             getattr(agent.world_model, part).load_state_dict(getattr(self.world_model, part).state_dict())
         agent.controller.executor.load_state_dict(self.skill_policy.actor.state_dict())
@@ -238,7 +191,7 @@ class Choreographer(Learner):
 class ExplorationActor(LatentActor):
     """Follows the exploration policy."""
 
-    def __init__(self, agent: Choreographer, draws: Draws, *, evaluation: bool) -> None:
+    def __init__(self, agent: SkillDiscovery, draws: Draws, *, evaluation: bool) -> None:
         super().__init__(agent.world_model, agent.context, draws)
         self._agent, self._evaluation = agent, evaluation
 
@@ -251,7 +204,7 @@ class ExplorationActor(LatentActor):
 class RandomSkillActor(SkillActor):
     """Follows random skills, executed by the skill policy."""
 
-    def __init__(self, agent: Choreographer, draws: Draws, *, skill_steps: int, sample: bool) -> None:
+    def __init__(self, agent: SkillDiscovery, draws: Draws, *, skill_steps: int, sample: bool) -> None:
         codes = agent.config.skills.codes
         super().__init__(agent.world_model, agent.context, draws, codes=codes, skill_steps=skill_steps)
         self._executor, self._sample = agent.skill_policy.actor, sample
@@ -279,15 +232,20 @@ def acting_policy(
 class ChoreographerFinetuning(Learner):
     """The fine-tuning agent (alg. 2): a meta-controller over the pretrained skill policies.
 
+    Args:
+        context: where it lives.
+        config: settings.
+        frozen_skills: the skill policies do not learn.
+
     Attributes:
         smoothing: True until a replay batch holds a reward above the threshold; until then only the world
             model learns, and random skills act.
         steps: agent steps so far, as the training actor was last told.
     """
 
-    def __init__(self, context: AgentContext, config: ChoreographerConfig) -> None:
+    def __init__(self, context: AgentContext, config: ChoreographerConfig, *, frozen_skills: bool = False) -> None:
         self.context, self.config = context, config
-        self.schedule = _schedule(config, context)
+        self.schedule = schedule_for(config.schedule, context)
         self.smoothing, self.steps = True, 0
         self._draws = Draws(derive_seed(context.seed, "updates"), context.device)
         self.world_model = initialised(
@@ -304,7 +262,7 @@ class ChoreographerFinetuning(Learner):
             derive_seed(context.seed, "init", "controller"),
         ).to(context.device)
         self._model_optimiser = Optimiser(self.world_model.parameters(), config.world_model.lr, config.optimiser)
-        self._optimisers = self.controller.make_optimisers(config.optimiser)
+        self._optimisers = self.controller.make_optimisers(config.optimiser, frozen_executor=frozen_skills)
         self.components = {
             "draws": self._draws,
             "world_model": self.world_model,

@@ -1,4 +1,4 @@
-"""The distributions of the Dreamer agents, as plain functions of their parameters."""
+"""The distributions of the agents, as plain functions of their parameters."""
 
 import math
 from typing import NamedTuple
@@ -77,9 +77,15 @@ class ClampedNormal(NamedTuple):
     mean: Tensor
     std: Tensor
 
-    def sample(self, noise: Tensor) -> Tensor:
-        """Mean + std * noise, clamped; the clamp is invisible to the gradient."""
-        action = self.mean + self.std * noise
+    def sample(self, noise: Tensor, *, noise_limit: float | None = None) -> Tensor:
+        """Mean + std * noise, clamped; the clamp is invisible to the gradient.
+
+        Args:
+            noise: standard normal, [..., A].
+            noise_limit: bound of std * noise; None for none.
+        """
+        offset = self.std * noise
+        action = self.mean + (offset if noise_limit is None else offset.clamp(-noise_limit, noise_limit))
         return action + (action.clamp(-ACTION_LIMIT, ACTION_LIMIT) - action).detach()
 
     def log_prob(self, action: Tensor) -> Tensor:

@@ -25,7 +25,24 @@ class Draws:
 
     def action_noise(self, mean: Tensor) -> Tensor:
         """Standard normal noise of the shape of `mean`."""
-        return torch.randn(mean.shape, generator=self._generator, device=mean.device, dtype=mean.dtype)
+        return self.normal(mean)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers of the shape of `like`."""
+        return torch.randn(like.shape, generator=self._generator, device=like.device, dtype=like.dtype)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) of the shape of `like`."""
+        return torch.rand(like.shape, generator=self._generator, device=like.device, dtype=like.dtype)
+
+    def shift(self, count: int, values: int) -> Tensor:
+        """Pairs of integers [count, 2], uniform in [0, values)."""
+        device = self._generator.device
+        return torch.randint(values, (count, 2), generator=self._generator, device=device)
+
+    def candidate(self, probs: Tensor) -> Tensor:
+        """Row indices [K], drawn from `probs` [K, N]."""
+        return self._index(probs)
 
     def row(self, probs: Tensor) -> Tensor:
         """One row index (scalar), drawn from `probs` [N]; they need not sum to one."""

@@ -1,28 +1,29 @@
 """Particle estimate of entropy from distances to nearest neighbours, in bounded memory."""
 
+from typing import Literal
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from urlbench.agents.running_moments import RunningMoments
 
 CHUNK_ELEMENTS = 32 * 1024 * 1024  # distances held at once: 128 MiB in float32
 
 
 @torch.no_grad()
-def knn_entropy(x: Tensor, k: int, *, clip: float = 1e-4) -> Tensor:
-    """Each row's mean distance to its k nearest rows, itself counted at distance 0.
+def nearest_distances(x: Tensor, k: int) -> Tensor:
+    """Each row's distances to its k nearest rows, itself counted at distance 0.
 
-    Source: Liu & Abbeel 2021 (APT), eq. 5; averaged, clipped and without the log as in Mazzaglia et al. 2023
-    (Choreographer), app. B.1 (its sec. 3.3 writes logarithms of squared distances; the published numbers
-    come from this form). Distances are computed in blocks of rows, in their matrix-product form on centred
-    features. The distance of a row to itself is set to 0 by index: in float32 the product form gives up
-    to 1e-3 there, which the released code's clip of 1e-4 does not remove.
+    Distances are computed in blocks of rows, in their matrix-product form on centred features. The distance of a
+    row to itself is set to 0 by index: in float32 the product form gives up to 1e-3 there, which the released
+    code's clip of 1e-4 does not remove.
 
     Args:
         x: features, [N, D].
         k: neighbours counted, the row itself included.
-        clip: subtracted from every distance, at least 0 remaining.
 
     Returns:
-        [N] without gradient; higher means rarer.
+        [N, k] without gradient, in no order.
 
     Raises:
         ValueError: if k is outside [1, N].
@@ -35,10 +36,62 @@ def knn_entropy(x: Tensor, k: int, *, clip: float = 1e-4) -> Tensor:
     # |a - b|^2 = [-2a, |a|^2, 1] . [b, 1, |b|^2]: one product, no passes over the large matrix.
     left, right = torch.cat([-2 * x, squared, ones], -1), torch.cat([x, ones, squared], -1).T
     rows = max(1, CHUNK_ELEMENTS // n)
-    means = []
+    nearest = []
     for first in range(0, n, rows):
         distance = left[first : first + rows] @ right
         distance.diagonal(first).zero_()
-        nearest = distance.topk(k, largest=False, sorted=False).values.clamp_(min=0).sqrt_()
-        means.append((nearest - clip).clamp_(min=0).mean(-1))
-    return torch.cat(means)
+        nearest.append(distance.topk(k, largest=False, sorted=False).values.clamp_(min=0).sqrt_())
+    return torch.cat(nearest)
+
+
+def knn_entropy(x: Tensor, k: int, *, clip: float = 1e-4) -> Tensor:
+    """Each row's mean distance to its k nearest rows, itself counted at distance 0.
+
+    Source: Liu & Abbeel 2021 (APT), eq. 5; averaged, clipped and without the log as in Mazzaglia et al. 2023
+    (Choreographer), app. B.1 (its sec. 3.3 writes logarithms of squared distances; the published numbers
+    come from this form).
+
+    Args:
+        x: features, [N, D].
+        k: neighbours counted, the row itself included.
+        clip: subtracted from every distance, at least 0 remaining.
+
+    Returns:
+        [N] without gradient; higher means rarer.
+
+    Raises:
+        ValueError: if k is outside [1, N].
+    """
+    return (nearest_distances(x, k) - clip).clamp_(min=0).mean(-1)
+
+
+class KnnReward(nn.Module):
+    """An entropy reward: log(1 + mean distance to the k nearest rows), the distances scaled and clipped.
+
+    Source: Liu & Abbeel 2021 (APT), eq. 5, in the forms released with URLB. Rows are their own first neighbour.
+
+    Args:
+        k: neighbours counted, the row itself included.
+        clip: subtracted from every scaled distance, at least 0 remaining.
+        divide_by: running statistic of all distances to the k nearest, this batch's included, that distances are
+            divided by.
+    """
+
+    def __init__(self, k: int, *, clip: float, divide_by: Literal["one", "mean", "std", "variance"]) -> None:
+        super().__init__()
+        self.k, self.clip, self.divide_by = k, clip, divide_by
+        self.moments = RunningMoments()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """[N] without gradient, for features `x` [N, D]; ValueError if k is outside [1, N]."""
+        distance = nearest_distances(x, self.k)
+        if self.divide_by != "one":
+            self.moments.update(distance)
+        scale = {
+            "one": torch.ones_like(self.moments.mean),
+            "mean": self.moments.mean,
+            "std": self.moments.var.sqrt(),
+            "variance": self.moments.var,
+        }[self.divide_by]
+        return torch.log1p((distance / scale - self.clip).clamp_(min=0).mean(-1))

@@ -9,7 +9,17 @@ from torch import Tensor
 from urlbench.agents.draws import Draws
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.world_model import WorldModel
-from urlbench.types import Actor, Agent, AgentContext, Array
+from urlbench.types import Actor, Agent, AgentContext, Array, Schedule
+
+PIXEL_REPLAY_STEPS = 1_000_000
+
+
+def schedule_for(schedule: Schedule, context: AgentContext) -> Schedule:
+    """`schedule`, but from pixels the replay holds at most 1M steps, as published."""
+    if context.observation_kind == "states":
+        return schedule
+    capacity = min(schedule.replay_capacity_steps, PIXEL_REPLAY_STEPS)
+    return schedule.model_copy(update={"replay_capacity_steps": capacity})
 
 
 class Stateful(Protocol):

@@ -3,6 +3,8 @@
 Source: Mazzaglia et al. 2023 (Choreographer), sec. 3.4 and app. B.1.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,13 +69,17 @@ class MetaController(nn.Module):
         self.executor = NormalPolicy(feat_dim + skills, config.units, action_dim)
         self.reward_norm = StreamNorm(1.0)  # as published: off, but for its 1e-8
 
-    def make_optimisers(self, config: OptimiserConfig) -> dict[str, Optimiser]:
-        """The `meta`, `executor` and `critic` optimisers that `learn` takes."""
-        return {
+    def make_optimisers(self, config: OptimiserConfig, *, frozen_executor: bool = False) -> dict[str, Optimiser]:
+        """The `meta`, `executor` and `critic` optimisers that `learn` takes; a frozen executor has none."""
+        optimisers = {
             "meta": Optimiser(self.actor.parameters(), self.config.actor_lr, config),
-            "executor": Optimiser(self.executor.parameters(), self.config.actor_lr, config),
             "critic": Optimiser(self.critic.net.parameters(), self.config.critic_lr, config),
         }
+        if frozen_executor:
+            self.executor.requires_grad_(False)
+        else:
+            optimisers["executor"] = Optimiser(self.executor.parameters(), self.config.actor_lr, config)
+        return optimisers
 
     def learn(
         self, world_model: WorldModel, start: LatentState, draws: Draws, optimisers: dict[str, Optimiser]
@@ -109,20 +115,18 @@ class MetaController(nn.Module):
         meta_loss = meta_actor_loss(
             torch.stack(log_probs[:-1]), entropy[:-1], target, value, discount, self.entropy_scale
         )
-        executor_loss = actor_loss(target, discount)
-        meta_norm = optimisers["meta"].step(meta_loss)
-        executor_norm = optimisers["executor"].step(executor_loss)
+        metrics: dict[str, Any] = {"meta_grad_norm": optimisers["meta"].step(meta_loss)}
+        if "executor" in optimisers:
+            executor_loss = actor_loss(target, discount)
+            metrics["executor_grad_norm"] = optimisers["executor"].step(executor_loss)
+            metrics["executor_loss"] = executor_loss.detach()
         critic_loss = self.critic.loss(trajectory.feat, target)
-        critic_norm = optimisers["critic"].step(critic_loss)
+        metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
         self.critic.refresh_slow()
-        return {
+        return metrics | {
             "meta_loss": meta_loss.detach(),
             "meta_entropy": entropy.detach().mean(),
-            "meta_grad_norm": meta_norm,
-            "executor_loss": executor_loss.detach(),
-            "executor_grad_norm": executor_norm,
             "critic_loss": critic_loss.detach(),
-            "critic_grad_norm": critic_norm,
             "imagined_reward": reward.detach().mean(),
             "value": value.detach().mean(),
         }

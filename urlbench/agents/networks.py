@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class MLP(nn.Module):
-    """Hidden layers (linear, optional layer norm, ELU) and an optional linear output layer.
+    """Hidden layers (linear, optional layer norm, activation) and an optional linear output layer.
 
     Source: Mazzaglia et al. 2023 (Choreographer), app. B.1.
 
@@ -24,10 +24,20 @@ class MLP(nn.Module):
         hidden: sizes of the hidden layers.
         outputs: size of the output; None ends with the last hidden layer.
         norm: layer norm after every hidden linear layer.
+        activation: ELU in the networks of Dreamer agents, ReLU elsewhere.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int | None, *, norm: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int | None,
+        *,
+        norm: bool = False,
+        activation: Callable[[Tensor], Tensor] = F.elu,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         sizes = [inputs, *hidden]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in hidden) if norm else None
@@ -39,7 +49,7 @@ class MLP(nn.Module):
             x = linear(x)
             if self.norms is not None:
                 x = self.norms[i](x)
-            x = F.elu(x)
+            x = self.activation(x)
         return x if self.out is None else self.out(x)
 
 
@@ -69,16 +79,18 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """A linear layer and four transposed convolutions: [..., F] to [..., 3, 64, 64].
 
-    Source: Choreographer, app. B.1; kernels 5, 5, 6, 6, stride 2, ELU between, identity at the end. (The
-    Dreamer baselines' released decoder applies ELU to its output as well; Choreographer's does not.)
+    Source: Choreographer, app. B.1; kernels 5, 5, 6, 6, stride 2, ELU between, identity at the end.
 
     Args:
         feat_dim: size of the model state.
         depth: as in `ConvEncoder`.
+        elu_output: apply ELU to the image, too, as the released decoder of the Dreamer baselines does; Choreographer's
+            does not. Pixels are above -0.5 and ELU's values above -1, so that it takes no image away.
     """
 
-    def __init__(self, feat_dim: int, depth: int = 48) -> None:
+    def __init__(self, feat_dim: int, depth: int = 48, *, elu_output: bool = False) -> None:
         super().__init__()
+        self.elu_output = elu_output
         self.linear = nn.Linear(feat_dim, 32 * depth)
         channels = [32 * depth, 4 * depth, 2 * depth, depth, 3]
         self.deconvs = nn.ModuleList(
@@ -92,7 +104,26 @@ class ConvDecoder(nn.Module):
         for deconv in self.deconvs[:-1]:
             x = F.elu(deconv(x))
         x = self.deconvs[-1](x)
+        x = F.elu(x) if self.elu_output else x
         return x.reshape(*feat.shape[:-1], *x.shape[1:])
+
+
+def orthogonal_(layer: nn.Module) -> None:
+    """Draw the weights of a linear layer or convolution anew, orthogonal, and set its bias to 0; for `Module.apply`.
+
+    Source: the initialisation released with URLB (Laskin et al. 2021): gain 1, convolutions that of ReLU.
+    """
+    if isinstance(layer, nn.Linear | nn.Conv2d):
+        nn.init.orthogonal_(layer.weight, nn.init.calculate_gain("relu") if isinstance(layer, nn.Conv2d) else 1.0)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def relu_mlp(inputs: int, hidden: Sequence[int], outputs: int) -> MLP:
+    """ReLU layers and a linear output layer, orthogonal weights."""
+    module = MLP(inputs, hidden, outputs, activation=F.relu)
+    module.apply(orthogonal_)
+    return module
 
 
 def initialised(build: Callable[[], M], seed: int) -> M:

@@ -1,4 +1,4 @@
-"""The optimiser of every module: clipping, plain weight decay on everything, Adam."""
+"""The optimiser of every module: optional clipping, optional plain weight decay on everything, Adam."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,10 +14,13 @@ class OptimiserConfig(Spec):
 
     Source: released Choreographer code. `weight_decay` multiplies every parameter, biases and norms included,
     by (1 - weight_decay) before Adam's step, not scaled by the learning rate.
+
+    Attributes:
+        clip_norm: bound of the gradient's global norm; None for none.
     """
 
     eps: float = 1e-5
-    clip_norm: float = 100.0
+    clip_norm: float | None = 100.0
     weight_decay: float = 1e-6
 
 
@@ -49,9 +52,12 @@ class Optimiser:
         gradients = torch.autograd.grad(loss, self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        norm = nn.utils.clip_grad_norm_(self.parameters, self._config.clip_norm, foreach=True)
-        with torch.no_grad():
-            torch._foreach_mul_(self._decayed, 1 - self._config.weight_decay)
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if self._config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self._config.clip_norm, norm, foreach=True)
+        if self._config.weight_decay:
+            with torch.no_grad():
+                torch._foreach_mul_(self._decayed, 1 - self._config.weight_decay)
         self._adam.step()
         self._adam.zero_grad()
         return norm.detach()

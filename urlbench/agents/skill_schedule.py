@@ -15,10 +15,10 @@ class SkillSchedule(Generic[S]):
 
     Args:
         draw: returns a new skill.
-        every: period in agent steps of the run (of the evaluation, when evaluating).
+        every: period in agent steps of the run (of the evaluation, when evaluating); None for none.
     """
 
-    def __init__(self, draw: Callable[[], S], every: int) -> None:
+    def __init__(self, draw: Callable[[], S], every: int | None) -> None:
         self._draw = draw
         self._every = every
         self.skill: S | None = None
@@ -29,5 +29,5 @@ class SkillSchedule(Generic[S]):
 
     def at_step(self, step: int) -> None:
         """Draw a skill if `step` is a multiple of the period."""
-        if step % self._every == 0:
+        if self._every is not None and step % self._every == 0:
             self.skill = self._draw()

@@ -131,20 +131,25 @@ class Codebook(nn.Module):
 
 
 class SkillAutoEncoder(nn.Module):
-    """Encoder, codebook and decoder over deterministic states [N, D]; skill k is code k.
+    """Encoder, codebook and decoder over deterministic states, or whatever has D numbers; skill k is code k.
 
     Args:
-        deter: size of the deterministic state.
+        deter: size of the deterministic state (D).
         config: sizes and settings.
+        networks: another encoder, [N, D] to [N, code_dim], and decoder, back, than the usual ones.
     """
 
     updates: Tensor
 
-    def __init__(self, deter: int, config: SkillConfig) -> None:
+    def __init__(self, deter: int, config: SkillConfig, *, networks: tuple[nn.Module, nn.Module] | None = None) -> None:
         super().__init__()
         self.config = config
-        self.encoder = MLP(deter, config.units, config.code_dim, norm=True)
-        self.decoder = MLP(config.code_dim, config.units, deter, norm=True)
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        self.encoder, self.decoder = networks or (
+            MLP(deter, config.units, config.code_dim, norm=True),
+            MLP(config.code_dim, config.units, deter, norm=True),
+        )
         self.codebook = Codebook(
             config.codes, config.code_dim, config.decay, count_empty_as_one=config.count_empty_as_one
         )

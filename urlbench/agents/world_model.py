@@ -49,6 +49,11 @@ class WorldModelConfig(Spec):
     reward_clip: Literal["identity", "sign", "tanh"] = "identity"
     reward_shapes_model: bool = False
 
+    @property
+    def elu_images(self) -> bool:
+        """See `ConvDecoder.elu_output`."""
+        return False
+
 
 class WorldModelLoss(NamedTuple):
     """The loss and what the other components learn from.
@@ -57,12 +62,14 @@ class WorldModelLoss(NamedTuple):
         loss: scalar.
         post: detached posterior states [B, T, ...], where imagination starts.
         kl: detached KL[posterior || prior] per state, without free nats, [B, T].
+        embed: detached embeddings of the observations, [B, T, E].
         metrics: scalars by name.
     """
 
     loss: Tensor
     post: LatentState
     kl: Tensor
+    embed: Tensor
     metrics: dict[str, Tensor]
 
 
@@ -113,6 +120,9 @@ class WorldModel(nn.Module):
     Args:
         context: observation kind and shape, action size.
         config: sizes and loss settings.
+
+    Attributes:
+        embed_dim: size of the embeddings (E).
     """
 
     def __init__(self, context: AgentContext, config: WorldModelConfig) -> None:
@@ -123,11 +133,11 @@ class WorldModel(nn.Module):
         units = config.mlp_units
         if context.observation_kind == "pixels":
             self.encoder = encoder = ConvEncoder(config.conv_depth)
-            embed_dim = encoder.embed_dim
+            self.embed_dim = encoder.embed_dim
         else:
-            self.encoder, embed_dim = MLP(context.observation_shape[0], units, None, norm=True), units[-1]
+            self.encoder, self.embed_dim = MLP(context.observation_shape[0], units, None, norm=True), units[-1]
         self.rssm = RSSM(
-            embed_dim,
+            self.embed_dim,
             context.action_dim,
             deter=config.deter,
             hidden=config.hidden,
@@ -135,7 +145,7 @@ class WorldModel(nn.Module):
             classes=config.classes,
         )
         if context.observation_kind == "pixels":
-            self.decoder = ConvDecoder(self.rssm.feat_dim, config.conv_depth)
+            self.decoder = ConvDecoder(self.rssm.feat_dim, config.conv_depth, elu_output=config.elu_images)
         else:
             self.decoder = MLP(self.rssm.feat_dim, units, context.observation_shape[0], norm=True)
         self.reward_head = MLP(self.rssm.feat_dim, units, 1)
@@ -158,7 +168,8 @@ class WorldModel(nn.Module):
             draws: of the latents.
         """
         target = preprocess(batch["observation"], symlog_states=self.config.symlog_states)
-        post, prior = self.rssm.observe(batch["action"], self.encoder(target), batch["is_first"], draws)
+        embed = self.encoder(target)
+        post, prior = self.rssm.observe(batch["action"], embed, batch["is_first"], draws)
         kl_loss, kl = kl_balance(post.logits, prior.logits, self.config.kl_balance, self.config.free_nats)
         feat = post.feat
         observation_loss = unit_normal_nll(self.decoder(feat), target, event_dims=target.dim() - 2).mean()
@@ -172,4 +183,4 @@ class WorldModel(nn.Module):
             "observation_loss": observation_loss.detach(),
             "reward_loss": reward_loss.detach(),
         }
-        return WorldModelLoss(kl_loss + observation_loss + reward_loss, post.detach(), kl, metrics)
+        return WorldModelLoss(kl_loss + observation_loss + reward_loss, post.detach(), kl, embed.detach(), metrics)

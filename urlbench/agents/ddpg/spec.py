@@ -1,0 +1,59 @@
+"""What the registry is told of DDPG agents, and what the reduced presets change for all of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from urlbench.agents.ddpg.learner import Method, PretrainedConfig, Pretraining
+from urlbench.types import Agent, AgentContext, AgentSpec, ImageFormat
+
+IMAGE = ImageFormat(size=84, frame_stack=3)
+
+# Runs everything in seconds; learns nothing.
+SMOKE: Mapping[str, Any] = {
+    "update_every_steps": 50,
+    "seed_frames": 1000,
+    "batch_size": 16,
+    "pixel_batch_size": 8,
+    "hidden": 32,
+    "pixel_trunk": 8,
+    "conv_channels": 4,
+}
+
+# Learns on one CPU core: smaller networks and batches, which leaves time for as many updates, and a learning rate
+# for as few frames as the preset has.
+SMALL: Mapping[str, Any] = {
+    "seed_frames": 2000,
+    "batch_size": 256,
+    "pixel_batch_size": 64,
+    "hidden": 256,
+    "conv_channels": 16,
+    "lr": 1e-3,
+}
+
+
+def pretrained_spec(
+    *,
+    name: str,
+    description: str,
+    paper: str,
+    config: type[PretrainedConfig],
+    method: Method,
+    smoke: Mapping[str, Any] | None = None,
+    small: Mapping[str, Any] | None = None,
+) -> AgentSpec:
+    """An agent of the backbone and `method`; `smoke` and `small` change its presets further."""
+
+    def build(context: AgentContext, config: PretrainedConfig) -> Agent:
+        return Pretraining(context, config, method)
+
+    return AgentSpec(
+        name=name,
+        description=description,
+        paper=paper,
+        observations=("states", "pixels"),
+        pretrains=True,
+        config=config,
+        build=build,
+        presets={"smoke": {**SMOKE, **(smoke or {})}, "small": {**SMALL, **(small or {})}},
+        image=IMAGE,
+    )

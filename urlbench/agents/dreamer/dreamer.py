@@ -1,0 +1,26 @@
+"""Dreamer from scratch: what fine-tuning gives without pretraining."""
+
+from urlbench.agents.dreamer.backbone import DreamerConfig
+from urlbench.agents.dreamer.finetuning import PlainFinetuning
+from urlbench.agents.dreamer.spec import SMALL, SMOKE
+from urlbench.types import AgentContext, AgentSpec
+
+
+class FromScratch(PlainFinetuning):
+    """Its fine-tuning carries nothing over."""
+
+    def for_finetuning(self, context: AgentContext) -> PlainFinetuning:
+        """A fresh one."""
+        return PlainFinetuning(context, self.config)
+
+
+SPEC = AgentSpec(
+    name="dreamer",
+    description="world model, policy learned in imagination, no pretraining",
+    paper="Hafner et al. 2021, Mastering Atari with Discrete World Models (ICLR)",
+    observations=("states", "pixels"),
+    pretrains=False,
+    config=DreamerConfig,
+    build=FromScratch,
+    presets={"smoke": SMOKE, "small": SMALL},
+)

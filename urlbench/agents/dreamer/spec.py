@@ -1,0 +1,46 @@
+"""What the registry is told of Dreamer agents, and what the reduced presets change for all of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from urlbench.agents.choreographer import SPEC as CHOREOGRAPHER
+from urlbench.agents.dreamer.pretraining import Method, PretrainedConfig, Pretraining
+from urlbench.types import Agent, AgentContext, AgentSpec
+
+# What these agents share with Choreographer is of the same size, so that results compare.
+_SHARED = ("schedule", "world_model", "actor_critic")
+_PLANNERS = {
+    "smoke": {"horizon": 3, "iterations": 2, "samples": 16, "elites": 4, "policy_share": 0.25},
+    "small": {"iterations": 4, "samples": 64, "elites": 16},
+}
+SMOKE, SMALL = (
+    {key: CHOREOGRAPHER.presets[preset][key] for key in _SHARED} | {"planner": planner}
+    for preset, planner in _PLANNERS.items()
+)
+
+
+def pretrained_spec(
+    *,
+    name: str,
+    description: str,
+    paper: str,
+    config: type[PretrainedConfig],
+    method: Method,
+    smoke: Mapping[str, Any] | None = None,
+    small: Mapping[str, Any] | None = None,
+) -> AgentSpec:
+    """An agent of the backbone and `method`; `smoke` and `small` change its presets further."""
+
+    def build(context: AgentContext, config: PretrainedConfig) -> Agent:
+        return Pretraining(context, config, method)
+
+    return AgentSpec(
+        name=name,
+        description=description,
+        paper=paper,
+        observations=("states", "pixels"),
+        pretrains=True,
+        config=config,
+        build=build,
+        presets={"smoke": {**SMOKE, **(smoke or {})}, "small": {**SMALL, **(small or {})}},
+    )
