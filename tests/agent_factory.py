@@ -88,11 +88,12 @@ def batch(
     *,
     seed: int = 0,
     size: int = 3,
-    length: int = 5,
+    length: int | None = None,
     recorded: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, Array]:
     """A batch as a replay gives it, with rewards in [0, 1); what agents record are one-hot vectors."""
     rng = np.random.default_rng(seed)
+    length = length or (5 if kind == "states" else 3)  # images take time
     if kind == "states":
         observation: Array = rng.normal(size=(size, length, 5)).astype(np.float32)
     else:

@@ -17,7 +17,23 @@ from urlbench.config import resolve_config
 from urlbench.types import Agent, ObservationKind
 
 AGENTS = sorted(registry.names("agent"))
-KINDS = [(name, kind) for name in AGENTS for kind in registry.load_agent(name).observations]
+# Images go through the same code as those of other agents.
+LIKE_OTHERS_FROM_PIXELS = (
+    "choreographer-no-resampling",
+    "choreographer-single-skill",
+    "choreographer-zero-shot",
+    "latent-edl",
+    "dreamer-aps",
+    "dreamer-apt",
+    "dreamer-diayn",
+    "dreamer-lbs",
+    "dreamer-random",
+)
+KINDS = [
+    pytest.param(name, kind, marks=[pytest.mark.slow] if kind == "pixels" and name in LIKE_OTHERS_FROM_PIXELS else [])
+    for name in AGENTS
+    for kind in registry.load_agent(name).observations
+]
 PHASES = ("pretrain", "finetune")
 every_agent = pytest.mark.parametrize(("name", "kind"), KINDS)
 both_phases = pytest.mark.parametrize("phase", PHASES)

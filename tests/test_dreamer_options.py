@@ -110,22 +110,21 @@ def outcome(name: str, kind: ObservationKind, changes: str) -> dict[str, Any]:
         outer, dot, inner = key.partition(".")
         settings[outer] = settings.get(outer, {}) | {inner: value} if dot else value
     agent = load_agent(name).build(factory.context(kind), tiny(name, **settings))
-    actions = []
-    for seed in range(3):
+    for seed in range(2):
         agent.update(batch_for(agent, kind, seed=seed, **small))
-        actions.append(play(agent.actor(evaluation=False, seed=0), kind, first=1, steps=5))
+    actions = [play(agent.actor(evaluation=False, seed=0), kind, first=1, steps=3)]
     tuned = agent.for_finetuning(factory.context(kind))
     assert isinstance(tuned, Finetuning)
     actor = tuned.actor(evaluation=False, seed=0)
-    # Only some settings are seen in the first steps, and skills are chosen at a later one.
-    actions += [play(actor, kind, first=1, steps=5)]
-    tuned.steps = 60
-    for seed in range(3):
+    actions += [play(actor, kind, first=1, steps=2)]
+    tuned.steps = 60  # skills are chosen by now
+    for seed in range(2):
         tuned.update(batch_for(tuned, kind, seed=seed, **small))
-    actions.append(play(actor, kind, first=6, steps=5))
+    actions.append(play(actor, kind, first=10, steps=2))
     return stored({"pretrained": agent.state_dict(), "tuned": tuned.state_dict()}) | {"actions": actions}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name, other in OTHER.items() for option in other])
 def test_every_option_changes_something(name: str, option: str) -> None:
     kind: ObservationKind = "pixels" if option == "world_model.image_mean" else "states"
@@ -133,6 +132,7 @@ def test_every_option_changes_something(name: str, option: str) -> None:
     assert not same(before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER)
 def test_the_same_options_change_nothing(name: str) -> None:
     before = outcome(name, "states", "{}")

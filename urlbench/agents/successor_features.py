@@ -29,5 +29,8 @@ def solve_task(phi: Tensor, reward: Tensor, solver: Literal["swapped", "least_sq
     if solver == "swapped":
         task = (reward @ phi) / (reward @ reward)
     else:
-        task = torch.linalg.lstsq(phi, reward.unsqueeze(-1)).solution.squeeze(-1)
+        # The normal equations in float64: a solver of the whole system rounds differently from call to call, depending
+        # on where its workspace lies, and runs would no longer be repeatable bit for bit.
+        x, y = phi.double(), reward.double()
+        task = (torch.linalg.pinv(x.T @ x, hermitian=True) @ (x.T @ y)).to(phi.dtype)
     return task / task.norm()
