@@ -62,8 +62,10 @@ def test_a_missing_run_names_the_cell_and_its_command(grid):
     shutil.rmtree(folder(grid).path)
     problem = only_problem(grid)
     assert (problem.kind, problem.agent, problem.task, problem.seed) == ("missing", "apt", "walker_run", 1)
+    # There is an agent of that name, whose preset has another learning rate.
     assert problem.command == (
-        f"urlbench run --suite toy --agent apt --tasks walker_run --seeds 1-1 --preset smoke --runs {grid}"
+        "urlbench run --suite toy --agent apt --tasks walker_run --seeds 1-1 --preset smoke -o agent.lr=0.1 "
+        f"--runs {grid}"
     )
     with pytest.raises(IncompleteError, match="apt on walker_run, seed 1: there is no run"):
         collect(grid, "toy", "smoke").scores()
