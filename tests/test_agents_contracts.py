@@ -134,7 +134,7 @@ def test_searching_goes_on_from_what_is_stored_and_changes_nothing(
     name: str, kind: ObservationKind, sample: bool
 ) -> None:
     agent = factory.build(name, kind)
-    agent.update(batch(kind))
+    agent.update(batch_for(agent, kind))
     state = stored(agent.state_dict())
     restored = factory.build(name, kind, seed=1)
     restored.load_state_dict(state)
