@@ -162,7 +162,7 @@ def test_kill_9_while_a_learning_agent_collects(tmp_path: Path) -> None:
         process.start()
         while process.is_alive() and not list(checkpoints.glob("*.pt")):
             time.sleep(0.01)
-        process.join(rng.uniform(0.5, 2.0) if kills < 2 else None)
+        process.join(rng.uniform(0.0, 0.3) if kills < 2 else None)
         process.kill()
         process.join()
         if process.exitcode == 0:

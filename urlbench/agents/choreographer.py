@@ -370,7 +370,9 @@ class SkilledActor(SkillActor):
         return action.mean if self._evaluation else action.sample(self._draws.action_noise(action.mean))
 
 
-_TINY = {"world_model": {"deter": 32, "hidden": 32, "variables": 4, "classes": 4, "mlp_units": (32, 32)}}
+_TINY = {
+    "world_model": {"deter": 32, "hidden": 32, "variables": 4, "classes": 4, "mlp_units": (32, 32), "conv_depth": 8}
+}
 
 SPEC = AgentSpec(
     name="choreographer",
