@@ -41,7 +41,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 check: lint
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 lint: $(STAMP)
 	@$(BIN)/ruff check

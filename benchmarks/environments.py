@@ -102,7 +102,12 @@ def actions(count: int, action_dim: int) -> Array:
 
 def play(environment: Environment, sequence: Sequence[Array]) -> float:
     """Seconds that the steps take; resets are left out."""
-    environment.reseed(SEED)
+    return _seconds_of_steps(environment.reseed, environment, sequence)
+
+
+def _seconds_of_steps(reseed: Callable[[int], None], environment: Any, sequence: Sequence[Array]) -> float:
+    """Seconds of the steps of an environment of ours or of dm_control; resets are left out."""
+    reseed(SEED)
     total = 0.0
     for start in range(0, len(sequence), EPISODE_STEPS):
         environment.reset()
@@ -124,25 +129,12 @@ def measure_states(settings: Settings) -> Iterator[Measurement]:
         controls = [ours.control(action) for action in sequence]
         seconds = take_turns(
             lambda ours=ours, sequence=sequence: play(ours, sequence),  # type: ignore[misc]
-            lambda bare=bare, controls=controls: _play_bare(bare, controls),  # type: ignore[misc]
+            lambda bare=bare, controls=controls: _seconds_of_steps(bare.reseed, bare.environment, controls),  # type: ignore[misc]
             settings.repetitions,
         )
         np.testing.assert_array_equal(ours.physics.get_state(), bare.physics.get_state())
         ours_rates, plain_rates = (_rates(some, settings.state_steps) for some in seconds)
         yield Measurement(task, "states", "dm_control", ours_rates, plain_rates)
-
-
-def _play_bare(wrapper: dmc.DmcEnvironment, controls: Sequence[Array]) -> float:
-    environment = wrapper.environment
-    wrapper.reseed(SEED)
-    total = 0.0
-    for start in range(0, len(controls), EPISODE_STEPS):
-        environment.reset()
-        begin = time.perf_counter()
-        for control in controls[start : start + EPISODE_STEPS]:
-            environment.step(control)
-        total += time.perf_counter() - begin
-    return total
 
 
 # --- Reach ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Agents' parts learn: seconds on one core, fixed seeds, stated margins."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -14,6 +15,9 @@ from urlbench.agents.rssm import LatentState
 from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, WorldModelConfig
 from urlbench.types import AgentContext
+
+# Seconds each, and many.
+pytestmark = pytest.mark.slow
 
 CONFIG = ActorCriticConfig(units=(32, 32), horizon=8, actor_lr=3e-3, critic_lr=3e-3, slow_every=10)
 

@@ -14,6 +14,9 @@ from urlbench.data.verification import verify
 from urlbench.datasets import Dataset
 from urlbench.errors import UserError
 
+# They play real episodes again.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def walker(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

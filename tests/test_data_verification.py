@@ -14,6 +14,9 @@ from urlbench.data.physics_replay import offline_environment, one_step_each
 from urlbench.data.verification import spread, verify
 from urlbench.datasets import Dataset, write_index
 
+# They play real episodes again.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def walker(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

@@ -59,6 +59,7 @@ def _marked(name: str) -> Any:
     return pytest.param(name, marks=[needs_renderer] if parity_traces.needs_renderer(name) else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize("name", [_marked(name) for name in parity_traces.checks(FOLDER)])
 def test_our_environments_reproduce_the_recording(name: str, pool: ProcessPoolExecutor, summary: Summary) -> None:

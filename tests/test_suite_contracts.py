@@ -22,12 +22,10 @@ FACTORIES = {suite.environment: suite for suite in reversed(SUITES.values())}
 
 
 def _tasks(looks: bool) -> list[Any]:
-    """Each factory's tasks; the fast tests take all of the first and one a domain of those that vary it."""
+    """Each factory's tasks; the fast tests take one a domain of those that are seen in states."""
     parameters = []
     for suite in FACTORIES.values():
-        fast = {domain.primal_task for domain in suite.domains}
-        if suite.name == "urlb-states":
-            fast = {task.name for task in suite.tasks}
+        fast = {domain.primal_task for domain in suite.domains} if suite.observation == "states" else set()
         for task in suite.tasks:
             marks = [] if task.name in fast else [pytest.mark.slow]
             if looks and suite.observation == "pixels":
