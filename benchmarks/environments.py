@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from urlbench.interfaces import Array, Environment
 from urlbench.manifest import collect_manifest
 from urlbench.suites import dmc, pixels, rendering, sawyer_reach
-from urlbench.types import Array, Environment
 
 TASKS = ("walker_walk", "quadruped_walk", "jaco_reach_top_left")
 SEED = 1

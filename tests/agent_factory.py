@@ -15,8 +15,9 @@ from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.agents.skills import SkillConfig
 from urlbench.agents.world_model import WorldModelConfig
 from urlbench.config import resolve_config
+from urlbench.interfaces import Actor, Agent, AgentContext, Array
 from urlbench.replay import aligned
-from urlbench.types import Actor, Agent, AgentContext, Array, ObservationKind, Spec
+from urlbench.types import ObservationKind, Spec
 
 torch.set_num_threads(1)  # these matrices are tiny, and waiting for a second thread on a busy machine takes seconds
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from urlbench.interfaces import Actor, Agent, AgentContext, Array, TimeStep
 from urlbench.replay import Replay
-from urlbench.types import Actor, Agent, AgentContext, Array, TimeStep
 
 EPISODE_STEPS = 30
 CONTEXT = AgentContext("states", (2,), action_dim=2, action_repeat=1, seed=0)

@@ -22,8 +22,8 @@ from urlbench.agents.learner import LatentActor
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.agents.skills import SkillConfig
 from urlbench.agents.world_model import WorldModelConfig
+from urlbench.interfaces import AgentContext, Schedule, TimeStep
 from urlbench.replay import Replay
-from urlbench.types import AgentContext, Schedule, TimeStep
 
 
 def check_dreamer_replay(data: Recording) -> None:

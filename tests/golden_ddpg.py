@@ -27,9 +27,10 @@ from urlbench.agents.distributions import ClampedNormal
 from urlbench.agents.networks import MLP
 from urlbench.agents.running_moments import RunningMoments
 from urlbench.agents.world_model import preprocess
+from urlbench.interfaces import AgentContext, TimeStep
 from urlbench.registry import load_agent
 from urlbench.replay import Replay
-from urlbench.types import AgentContext, ObservationKind, TimeStep
+from urlbench.types import ObservationKind
 
 # --- Our modules with the recorded weights ---
 

@@ -20,8 +20,8 @@ from urlbench.agents.optimiser import OptimiserConfig
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.world_model import WorldModelLoss
 from urlbench.config import resolve_config
+from urlbench.interfaces import AgentContext
 from urlbench.registry import load_agent
-from urlbench.types import AgentContext
 
 
 def stack_names(module: MLP) -> dict[str, nn.Parameter]:

@@ -22,7 +22,7 @@ from urlbench.agents.ddpg.proto import ProtoConfig, Prototypes
 from urlbench.agents.ddpg.rnd import RandomNetworkDistillation, RNDConfig
 from urlbench.agents.ddpg.smm import SMMConfig, StateMarginalMatching
 from urlbench.agents.networks import MLP
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 def backbone(data: Recording) -> Backbone:

@@ -24,7 +24,7 @@ from urlbench.agents.rssm import RSSM, LatentState
 from urlbench.agents.skill_objectives import skill_reward
 from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, WorldModelConfig
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 def check_optimizer(data: Recording) -> None:

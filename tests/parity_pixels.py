@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from parity_traces import Comparison
 
+from urlbench.interfaces import Array
 from urlbench.suites.pixels import make_environment
-from urlbench.types import Array, ImageFormat
+from urlbench.types import ImageFormat
 
 _RECORDED_WITH = "Mesa 22.3.6"
 _LARGEST_MEAN = 3.0

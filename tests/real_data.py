@@ -8,7 +8,7 @@ import numpy as np
 
 from urlbench.data.collection import CollectionRequest, collect
 from urlbench.datasets import Dataset, describe_file, write_index
-from urlbench.types import Array
+from urlbench.interfaces import Array
 
 Arrays = dict[str, Array]
 

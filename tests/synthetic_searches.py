@@ -11,10 +11,11 @@ import numpy as np
 from synthetic_runs import TASKS, TOY
 
 from urlbench.identity import job_id
+from urlbench.interfaces import Array
 from urlbench.plan import run_path
 from urlbench.registry import names, register_suite
 from urlbench.store import RunDirectory, RunStore, append_jsonl, write_atomic
-from urlbench.types import Array, Domain, GoalSets, Job, JobSpec, Protocol, Suite, Task, ZeroShot
+from urlbench.types import Domain, GoalSets, Job, JobSpec, Protocol, Suite, Task, ZeroShot
 
 GOALS, EPISODES, ROW_EPISODES = 5, 12, 10
 REACHABLE = {0: 4, 1: 5, 2: 3}

@@ -16,7 +16,8 @@ from urlbench.agents.choreographer_ablations import HighestReward, SingleSkillCo
 from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.agents.skills import SkillConfig
 from urlbench.agents.world_model import preprocess
-from urlbench.types import Agent, ObservationKind
+from urlbench.interfaces import Agent
+from urlbench.types import ObservationKind
 
 WITHOUT_META = ("choreographer-single-skill", "edl-dreamer", "latent-edl")
 

@@ -14,7 +14,8 @@ from urlbench.agents.choreographer import Choreographer, ChoreographerFinetuning
 from urlbench.agents.draws import Draws
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.config import resolve_config
-from urlbench.types import Agent, ObservationKind
+from urlbench.interfaces import Agent
+from urlbench.types import ObservationKind
 
 AGENTS = sorted(registry.names("agent"))
 # Images go through the same code as those of other agents.

@@ -14,7 +14,7 @@ from urlbench.agents.optimiser import Optimiser, OptimiserConfig
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, WorldModelConfig
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 # Seconds each, and many.
 pytestmark = pytest.mark.slow

@@ -11,7 +11,8 @@ from agent_factory import TINY, batch, play, same, stored
 from torch import nn
 
 from urlbench.agents.choreographer import Choreographer, ChoreographerConfig, ChoreographerFinetuning
-from urlbench.types import AgentContext, ObservationKind, Spec
+from urlbench.interfaces import AgentContext
+from urlbench.types import ObservationKind, Spec
 
 # --- Sizes ------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from pydantic import ValidationError, model_validator
 
 from urlbench.config import agent_changes, flatten, resolve_config
 from urlbench.errors import UserError
-from urlbench.types import Agent, AgentContext, AgentSpec, Spec
+from urlbench.interfaces import Agent, AgentContext, AgentSpec
+from urlbench.types import Spec
 
 
 class Inner(Spec):

@@ -23,7 +23,7 @@ from urlbench.agents.knn_entropy import KnnReward
 from urlbench.agents.running_moments import RunningMoments
 from urlbench.config import resolve_config
 from urlbench.errors import UserError
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 SKILLED = ("smm", "diayn", "aps", "cic")
 PRETRAINED = ("icm", "rnd", "disagreement", "apt", "proto", *SKILLED)

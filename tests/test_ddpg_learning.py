@@ -12,8 +12,8 @@ from ddpg_training import CONTEXT, Plane, covered, play, train
 from urlbench.agents.ddpg.learner import DDPGLearner
 from urlbench.agents.random import RandomAgent, RandomConfig
 from urlbench.config import resolve_config
+from urlbench.interfaces import Array
 from urlbench.registry import load_agent
-from urlbench.types import Array
 
 torch.set_num_threads(1)
 

@@ -76,7 +76,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "clip": 0.3,
         "task_frames": 1000,
         "task_samples": 6,
-        "task_solver": "least_squares",
+        "task_solver": "swapped",
         "task_features": "pretrained",
     },
     "cic": {

@@ -25,7 +25,7 @@ from urlbench.agents.networks import ConvDecoder
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.skill_space import draw_direction, draw_onehot
 from urlbench.errors import UserError
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 SKILLED = factory.DREAMERS_WITH_SKILLS
 PRETRAINED = [name for name in factory.dreamer_agents() if name not in ("dreamer", "dreamer-random")]

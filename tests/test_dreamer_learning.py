@@ -13,8 +13,8 @@ from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor
 from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.agents.random import RandomAgent, RandomConfig
 from urlbench.config import resolve_config
+from urlbench.interfaces import Agent, Array
 from urlbench.registry import load_agent
-from urlbench.types import Agent, Array
 
 torch.set_num_threads(1)
 

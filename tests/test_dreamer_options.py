@@ -65,7 +65,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "clip": 0.3,
         "task_states": 10,
         "task_solver": "swapped",
-        "task_features": "random",
+        "task_features": "pretrained",
     },
     "choreographer-single-skill": {"choice_updates": 2},
 }

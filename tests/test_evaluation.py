@@ -21,10 +21,11 @@ from urlbench.assembly import build_environment
 from urlbench.errors import UserError
 from urlbench.evaluation import Episode, FinetuningEvaluation, LocalPlayer, one_thread, play_episode
 from urlbench.evaluation_pool import ProcessPlayer, open_player
+from urlbench.interfaces import Actor, Agent, AgentContext, Array, Environment, Schedule
 from urlbench.plan import PlanRequest, make_plan
 from urlbench.registry import load_plugin
 from urlbench.store import RunDirectory, RunStore, read_jsonl
-from urlbench.types import Actor, Agent, AgentContext, Array, Environment, Job, Schedule, ZeroShot
+from urlbench.types import Job, ZeroShot
 
 torch.set_num_threads(1)
 load_plugin(str(PLUGIN))

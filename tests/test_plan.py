@@ -9,19 +9,9 @@ import pytest
 from urlbench import registry
 from urlbench.errors import UserError
 from urlbench.identity import canonical_json, config_hash, job_id
+from urlbench.interfaces import Agent, AgentContext, AgentSpec
 from urlbench.plan import PlanRequest, format_frames, make_plan, parse_frames, parse_seeds
-from urlbench.types import (
-    Agent,
-    AgentContext,
-    AgentSpec,
-    Domain,
-    JobSpec,
-    Normaliser,
-    Protocol,
-    Spec,
-    Suite,
-    Task,
-)
+from urlbench.types import Domain, JobSpec, Normaliser, Protocol, Spec, Suite, Task
 
 TASKS = {"ant_run": "ant", "ant_jump": "ant", "fish_swim": "fish"}
 

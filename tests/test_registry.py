@@ -11,7 +11,8 @@ from toy_runs import PLUGIN
 
 from urlbench import registry
 from urlbench.errors import UserError
-from urlbench.types import AgentSpec, Suite
+from urlbench.interfaces import AgentSpec
+from urlbench.types import Suite
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from urlbench.errors import UserError
+from urlbench.interfaces import TimeStep
 from urlbench.replay import Replay, aligned
 from urlbench.seeding import stream
-from urlbench.types import TimeStep
 
 GOLDEN = Path(__file__).parent / "data" / "golden" / "dreamer_replay.npz"
 

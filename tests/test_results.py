@@ -10,12 +10,13 @@ from synthetic_runs import TASKS, evaluation, make_job, rewrite_evaluations, wri
 
 from urlbench.errors import IncompleteError, UserError
 from urlbench.identity import job_id
+from urlbench.interfaces import AgentSpec
 from urlbench.plan import parse_seeds
 from urlbench.results.cells import collect, validate
 from urlbench.results.selection import Selection
 from urlbench.results.validation import seeds_flag
 from urlbench.store import RunStore
-from urlbench.types import AgentSpec, Spec
+from urlbench.types import Spec
 
 REFERENCES = np.array([100.0, 200.0, 50.0])
 

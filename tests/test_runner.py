@@ -16,13 +16,14 @@ from urlbench.errors import UserError
 from urlbench.evaluation import FinetuningEvaluation, LocalPlayer
 from urlbench.heartbeat import Heartbeat
 from urlbench.identity import job_id
+from urlbench.interfaces import Actor, Agent, AgentContext, Array, Schedule
 from urlbench.plan import PlanRequest, make_plan
 from urlbench.registry import load_plugin
 from urlbench.replay import Replay
 from urlbench.runner import Surroundings, TrainingLoop, updates_due
 from urlbench.store import RunDirectory, RunStore, Status, read_jsonl
 from urlbench.training_metrics import EpisodeMetrics
-from urlbench.types import Actor, Agent, AgentContext, Array, Job, Protocol, Schedule
+from urlbench.types import Job, Protocol
 
 
 def toy() -> Any:

@@ -12,8 +12,9 @@ from graphics import needs_renderer
 
 from urlbench import registry
 from urlbench.errors import UserError
+from urlbench.interfaces import Environment, TimeStep
 from urlbench.suites.dmc import make_environment
-from urlbench.types import Environment, ImageFormat, Suite, TimeStep
+from urlbench.types import ImageFormat, Suite
 
 # Those that come with urlbench: other test modules register suites of their own, without environments.
 SUITES = {name: registry.load_suite(name) for name, entry in registry._SUITES.items() if entry.origin == "urlbench"}

@@ -18,11 +18,12 @@ from graphics import needs_renderer
 
 from urlbench import registry
 from urlbench.errors import UserError
+from urlbench.interfaces import TimeStep
 from urlbench.suites import sawyer_reach
 from urlbench.suites.reach_ceiling import proportional_action, reached_goals
 from urlbench.suites.reach_goals import GOALS, goal_set
 from urlbench.suites.sawyer_reach import SUCCESS_RADIUS, ReachEnvironment, ReachSimulation, make_pixels, make_states
-from urlbench.types import ImageFormat, TimeStep
+from urlbench.types import ImageFormat
 
 PIXELS, STATES = registry.load_suite("metaworld-reach"), registry.load_suite("metaworld-reach-states")
 SUITES = pytest.mark.parametrize("suite", [PIXELS, STATES], ids=["pixels", "states"])

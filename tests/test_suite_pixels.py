@@ -10,10 +10,11 @@ from command_line import urlbench
 from graphics import needs_renderer
 
 from urlbench import registry
+from urlbench.interfaces import TimeStep
 from urlbench.suites import dmc, pixels
 from urlbench.suites.pixels import make_environment
 from urlbench.suites.rendering import Renderer
-from urlbench.types import ImageFormat, TimeStep
+from urlbench.types import ImageFormat
 
 TINY = ImageFormat(size=16)
 STATES, PIXELS, SPARSE = map(registry.load_suite, ("urlb-states", "urlb-pixels", "jaco-sparse"))

@@ -16,12 +16,13 @@ from urlbench.agents.random import RandomAgent, RandomConfig
 from urlbench.assembly import build_agent, build_environment, check_budgets
 from urlbench.errors import UserError
 from urlbench.evaluation import Episode, Outcome, play_episode
+from urlbench.interfaces import AgentContext, Array, GoalEnvironment, TimeStep
 from urlbench.registry import load_plugin
 from urlbench.replay import aligned
 from urlbench.run_job import run_job
 from urlbench.seeding import derive_seed
 from urlbench.store import RunDirectory, read_jsonl
-from urlbench.types import AgentContext, Array, GoalEnvironment, Job, Protocol, TimeStep, ZeroShot
+from urlbench.types import Job, Protocol, ZeroShot
 from urlbench.zero_shot import blocks_of, keep_whole_rows
 
 ROOT = Path(__file__).parent.parent

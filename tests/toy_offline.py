@@ -17,7 +17,7 @@ COLLECTION, EPISODE_STEPS = "toys", 20
 
 def write_toys(root: Path, domain: str = "ball", episodes: int = 8, shift: float = 0.0, steps: int = 20) -> Path:
     """A data set of noise in the toy's shapes below `root`; its folder."""
-    from urlbench.types import TimeStep
+    from urlbench.interfaces import TimeStep
 
     folder = root / domain / COLLECTION
     folder.mkdir(parents=True)

@@ -14,26 +14,10 @@ from typing import Any, SupportsFloat
 import numpy as np
 import torch
 
+from urlbench.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, Schedule, TimeStep
 from urlbench.registry import register_agent, register_suite
 from urlbench.seeding import derive_seed
-from urlbench.types import (
-    Actor,
-    Agent,
-    AgentContext,
-    AgentSpec,
-    Array,
-    Domain,
-    GoalSets,
-    ImageFormat,
-    Normaliser,
-    Protocol,
-    Schedule,
-    Spec,
-    Suite,
-    Task,
-    TimeStep,
-    ZeroShot,
-)
+from urlbench.types import Domain, GoalSets, ImageFormat, Normaliser, Protocol, Spec, Suite, Task, ZeroShot
 
 EPISODE_FRAMES = 20
 GOALS = 4

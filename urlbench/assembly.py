@@ -9,9 +9,10 @@ import torch
 
 from urlbench.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
 from urlbench.errors import UserError
+from urlbench.interfaces import Agent, AgentContext, Environment
 from urlbench.registry import load_agent, load_attribute, load_suite
 from urlbench.store import RunDirectory
-from urlbench.types import Agent, AgentContext, Environment, Job, JobSpec, Suite
+from urlbench.types import Job, JobSpec, Suite
 
 _BUDGETS = ("pretrain_frames", "finetune_frames", "eval_every_frames")
 

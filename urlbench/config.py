@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from urlbench.errors import UserError, unknown_name
-from urlbench.types import AgentSpec, Spec
+from urlbench.interfaces import AgentSpec
+from urlbench.types import Spec
 
 _PROTOCOL_WORDS = ("suite", "protocol", "task", "domain", "preset")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from urlbench.datasets import ArrayFormat
 from urlbench.errors import UserError, unknown_name
-from urlbench.types import Array
+from urlbench.interfaces import Array
 
 KEYS = ("observation", "action", "reward", "discount", "physics")
 

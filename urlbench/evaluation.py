@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from urlbench.assembly import suite_of
+from urlbench.interfaces import Agent, Environment, GoalEnvironment
 from urlbench.replay import aligned
 from urlbench.seeding import derive_seed
-from urlbench.types import Agent, Environment, GoalEnvironment, JobSpec, ZeroShot
+from urlbench.types import JobSpec, ZeroShot
 
 Tick = Callable[[], None]
 """Called at every step, or several times a second; raises to end the evaluation."""

@@ -17,8 +17,9 @@ import torch
 from urlbench.assembly import build_environment, build_untrained_agent, set_up_torch
 from urlbench.errors import UserError
 from urlbench.evaluation import Episode, LocalPlayer, Outcome, Player, Tick, play_episode
+from urlbench.interfaces import Agent, Environment
 from urlbench.registry import load_plugin
-from urlbench.types import Agent, Environment, Job, JobSpec
+from urlbench.types import Job, JobSpec
 
 _POLL_SECONDS = 0.1
 _READY, _STARTING = "ready", -1

@@ -14,12 +14,13 @@ from urlbench.checkpoint import SnapshotHeader, save_checkpoint, save_snapshot, 
 from urlbench.datasets import Dataset
 from urlbench.durable import append_jsonl
 from urlbench.errors import UserError
+from urlbench.interfaces import Agent
 from urlbench.replay import Replay
 from urlbench.runner import Interrupted, Surroundings
 from urlbench.seeding import generator_state, set_generator_state, stream
 from urlbench.store import budget_of
 from urlbench.training_metrics import EpisodeMetrics
-from urlbench.types import Agent, JobSpec
+from urlbench.types import JobSpec
 
 LOG_EVERY_UPDATES = 100
 RESERVED_COLUMNS = ("updates",)

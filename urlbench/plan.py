@@ -10,8 +10,9 @@ from urlbench.config import agent_changes, resolve_config
 from urlbench.datasets import find_dataset
 from urlbench.errors import UserError, unknown_name
 from urlbench.identity import config_hash, job_id
+from urlbench.interfaces import AgentSpec
 from urlbench.registry import load_agent, load_plugin, load_suite
-from urlbench.types import AgentSpec, Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task
+from urlbench.types import Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task
 
 PhaseChoice = Literal["pretrain", "finetune", "evaluate", "all"]
 MAX_SEED = 2**32 - 1  # what dm_control's random streams take

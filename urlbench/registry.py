@@ -18,7 +18,8 @@ from urlbench import exorl
 from urlbench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from urlbench.types import AgentSpec, Suite
+    from urlbench.interfaces import AgentSpec
+    from urlbench.types import Suite
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def load_suite(name: str) -> "Suite":
 
 def load_agent(name: str) -> "AgentSpec":
     """The agent of that name; UserError with a suggestion if there is none."""
-    from urlbench.types import AgentSpec
+    from urlbench.interfaces import AgentSpec
 
     spec = _load("agent", name)
     assert isinstance(spec, AgentSpec), f"{name!r} is registered as an agent but is a {type(spec).__name__}"

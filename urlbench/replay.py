@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from urlbench.durable import explained, remove_temporaries, write_atomic
 from urlbench.errors import UserError
-from urlbench.types import Array, PhysicsEnvironment, TimeStep
+from urlbench.interfaces import Array, PhysicsEnvironment, TimeStep
 
 _ALIGNMENT = 64
 _FILE_NAME = re.compile(r"episode_(\d{6,})_(\d+)\.npz")

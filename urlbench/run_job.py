@@ -16,12 +16,13 @@ from urlbench.errors import UserError
 from urlbench.evaluation import FinetuningEvaluation, Player
 from urlbench.evaluation_pool import open_player
 from urlbench.heartbeat import Heartbeat
+from urlbench.interfaces import Agent, Environment, PhysicsEnvironment
 from urlbench.manifest import collect_manifest, manifest_json
 from urlbench.offline import OfflineLoop, fill_replay
 from urlbench.replay import PhysicsReplay, Replay
 from urlbench.runner import Interrupted, Surroundings, TrainingLoop
 from urlbench.store import RunDirectory, RunState, Status, queued_status
-from urlbench.types import Agent, Environment, Job, JobSpec, PhysicsEnvironment
+from urlbench.types import Job, JobSpec
 from urlbench.zero_shot import ZeroShotSearch, blocks_of, keep_whole_rows
 
 CHECKPOINT_SECONDS = 120.0

@@ -18,11 +18,12 @@ from urlbench.durable import append_jsonl
 from urlbench.errors import UserError
 from urlbench.evaluation import FinetuningEvaluation
 from urlbench.heartbeat import Heartbeat
+from urlbench.interfaces import Agent, Array, Environment, Schedule, TimeStep
 from urlbench.replay import Replay, aligned
 from urlbench.seeding import derive_seed, generator_state, set_generator_state, stream
 from urlbench.store import RunDirectory, budget_of
 from urlbench.training_metrics import EpisodeMetrics
-from urlbench.types import Agent, Array, Environment, JobSpec, Schedule, TimeStep
+from urlbench.types import JobSpec
 
 RESERVED_COLUMNS = ("frame", "episode", "return", "updates")
 

@@ -12,10 +12,11 @@ import numpy as np
 from urlbench.durable import append_jsonl
 from urlbench.errors import UserError
 from urlbench.evaluation import Episode, Outcome, Player, episode_steps
+from urlbench.interfaces import Agent
 from urlbench.runner import Interrupted, Surroundings
 from urlbench.seeding import derive_seed
 from urlbench.store import RunDirectory
-from urlbench.types import Agent, JobSpec
+from urlbench.types import JobSpec
 
 ROW_EPISODES = 10
 _SEEDS = 2**32  # what environments take

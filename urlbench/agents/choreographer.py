@@ -29,8 +29,8 @@ from urlbench.agents.skill_objectives import (
 )
 from urlbench.agents.skills import SkillAutoEncoder
 from urlbench.agents.world_model import WorldModel, to_tensors
+from urlbench.interfaces import Actor, AgentContext, AgentSpec, Array
 from urlbench.seeding import derive_seed
-from urlbench.types import Actor, AgentContext, AgentSpec, Array
 
 
 class ChoreographerConfig(EntropySkillsConfig):

@@ -30,7 +30,7 @@ from urlbench.agents.skill_objectives import (
 from urlbench.agents.skill_space import SkillSpace, draw_onehot
 from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, preprocess
-from urlbench.types import AgentContext, AgentSpec
+from urlbench.interfaces import AgentContext, AgentSpec
 
 # --- Without resampling -----------------------------------------------------------------------------
 

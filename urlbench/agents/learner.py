@@ -9,7 +9,7 @@ from torch import Tensor
 from urlbench.agents.draws import Draws
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.world_model import WorldModel
-from urlbench.types import Actor, Agent, AgentContext, Array, Schedule
+from urlbench.interfaces import Actor, Agent, AgentContext, Array, Schedule
 
 PIXEL_REPLAY_STEPS = 1_000_000
 

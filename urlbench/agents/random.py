@@ -5,8 +5,9 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
+from urlbench.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, Schedule
 from urlbench.seeding import generator_state, set_generator_state, stream
-from urlbench.types import Actor, Agent, AgentContext, AgentSpec, Array, Schedule, Spec
+from urlbench.types import Spec
 
 
 class RandomConfig(Spec):

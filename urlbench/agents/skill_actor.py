@@ -10,7 +10,7 @@ from urlbench.agents.draws import Draws
 from urlbench.agents.learner import LatentActor
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.agents.world_model import WorldModel
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class SkillActor(LatentActor):

@@ -13,7 +13,8 @@ from urlbench.agents.optimiser import OptimiserConfig
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, WorldModelConfig
-from urlbench.types import AgentContext, Schedule, Spec
+from urlbench.interfaces import AgentContext, Schedule
+from urlbench.types import Spec
 
 
 class SkillDiscoveryConfig(Spec):

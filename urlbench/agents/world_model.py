@@ -14,7 +14,8 @@ from urlbench.agents.distributions import categorical_kl, unit_normal_nll
 from urlbench.agents.draws import Draws
 from urlbench.agents.networks import MLP, ConvDecoder, ConvEncoder
 from urlbench.agents.rssm import RSSM, LatentState
-from urlbench.types import AgentContext, Array, Spec
+from urlbench.interfaces import AgentContext, Array
+from urlbench.types import Spec
 
 
 class WorldModelConfig(Spec):

@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from urlbench.types import Array, Spec
+from urlbench.interfaces import Array
+from urlbench.types import Spec
 
 _SHOWN_PROBLEMS = 5
 

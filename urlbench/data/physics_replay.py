@@ -14,8 +14,8 @@ from urlbench import exorl
 from urlbench.data.checks import DataCheck, Largest
 from urlbench.datasets import Dataset, DatasetIndex, EpisodeFile
 from urlbench.episode_format import format_of, read_arrays
+from urlbench.interfaces import Array, PhysicsEnvironment
 from urlbench.registry import load_attribute, load_suite
-from urlbench.types import Array, PhysicsEnvironment
 
 STATE_TOLERANCE = 1e-6
 """Of a state after one step of the simulator that recorded it."""

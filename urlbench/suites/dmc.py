@@ -10,8 +10,8 @@ import dm_env
 import numpy as np
 
 from urlbench.errors import unknown_name
+from urlbench.interfaces import Array, TimeStep
 from urlbench.suites.rendering import imported_without_graphics
-from urlbench.types import Array, TimeStep
 
 with imported_without_graphics():
     from urlbench.suites import jaco, quadruped, walker
@@ -51,7 +51,7 @@ def make_environment(
 
 
 class DmcEnvironment:
-    """A dm_control environment of the suite or of composer; implements `urlbench.types.Environment`.
+    """A dm_control environment of the suite or of composer; implements `urlbench.interfaces.Environment`.
 
     Deterministic given `random_state()` before a reset and the actions since: every reset starts the physics from
     scratch, so nothing else is carried from one episode to the next.

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from urlbench.types import Array, Environment, ImageFormat, TimeStep
+from urlbench.interfaces import Array, Environment, TimeStep
+from urlbench.types import ImageFormat
 
 
 class ImageEnvironment(ABC):
-    """An environment seen in pictures, one a step; implements `urlbench.types.Environment`.
+    """An environment seen in pictures, one a step; implements `urlbench.interfaces.Environment`.
 
     Attributes:
         environment: does everything but the pictures; its observations are not used.

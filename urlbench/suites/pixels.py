@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from urlbench.interfaces import Array
 from urlbench.suites import dmc
 from urlbench.suites.image_environment import ImageEnvironment
 from urlbench.suites.rendering import Renderer, imported_without_graphics
-from urlbench.types import DEFAULT_IMAGE, Array, ImageFormat
+from urlbench.types import DEFAULT_IMAGE, ImageFormat
 
 with imported_without_graphics():
     import mujoco
@@ -39,7 +40,7 @@ def make_environment(
 
 
 class PixelEnvironment(ImageEnvironment):
-    """A dm_control environment with pictures for observations; implements `urlbench.types.Environment`."""
+    """A dm_control environment with pictures for observations; implements `urlbench.interfaces.Environment`."""
 
     environment: dmc.DmcEnvironment
 

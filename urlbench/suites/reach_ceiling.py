@@ -5,9 +5,9 @@ Run as `python -m urlbench.suites.reach_ceiling` to measure the published sets; 
 
 import numpy as np
 
+from urlbench.interfaces import Array
 from urlbench.suites.reach_goals import GOALS
 from urlbench.suites.sawyer_reach import ReachEnvironment
-from urlbench.types import Array
 
 ACTION_REPEAT = 2
 _GAIN = 10.0  # 1/m: the hand moves as fast as it can until it is 0.1 m away along an axis

@@ -6,7 +6,7 @@ its code (sets 0 to 9, of which it uses 1, 2 and 3) hold what this recipe draws,
 
 import numpy as np
 
-from urlbench.types import Array
+from urlbench.interfaces import Array
 
 GOALS = 50
 """Goals in a set."""

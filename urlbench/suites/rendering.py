@@ -21,7 +21,7 @@ import numpy as np
 
 from urlbench.errors import UserError
 from urlbench.executor import visible_gpus
-from urlbench.types import Array
+from urlbench.interfaces import Array
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from urlbench.errors import UserError, unknown_name
+from urlbench.interfaces import Array, TimeStep
 from urlbench.suites.image_environment import ImageEnvironment
 from urlbench.suites.reach_goals import GOALS, goal_set as rows_of_goal_set
 from urlbench.suites.rendering import Renderer, imported_without_graphics
-from urlbench.types import DEFAULT_IMAGE, Array, ImageFormat, TimeStep
+from urlbench.types import DEFAULT_IMAGE, ImageFormat
 
 with imported_without_graphics():
     import mujoco
@@ -185,7 +186,7 @@ def _quaternion(rotation: Array) -> Array:
 
 
 class ReachEnvironment:
-    """Reach with the goals of one set; implements `urlbench.types.GoalEnvironment`.
+    """Reach with the goals of one set; implements `urlbench.interfaces.GoalEnvironment`.
 
     Observations are Meta-World's, float32 [39]: of this frame 18 (see `ReachSimulation.observation`), of the frame
     before 18, and zeros for the goal, which is hidden.
@@ -274,7 +275,7 @@ class ReachEnvironment:
 
 
 class PixelReachEnvironment(ImageEnvironment):
-    """Reach in pictures, in which a red ball marks the goal; implements `urlbench.types.GoalEnvironment`.
+    """Reach in pictures, in which a red ball marks the goal; implements `urlbench.interfaces.GoalEnvironment`.
 
     They are upright and mirrored, as the published ones, which were read bottom row first from a camera that is upside
     down.

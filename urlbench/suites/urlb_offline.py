@@ -8,8 +8,9 @@ is a question of its own. Imports no simulator, so that listing and planning sta
 from typing import Literal
 
 from urlbench import exorl
+from urlbench.interfaces import Environment
 from urlbench.suites.urlb_states import SUITE as URLB
-from urlbench.types import Environment, Protocol, Suite
+from urlbench.types import Protocol, Suite
 
 JACO_VARIANT: Literal["exorl_as_in_choreographer"] = "exorl_as_in_choreographer"
 

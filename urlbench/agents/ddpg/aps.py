@@ -20,12 +20,12 @@ from urlbench.agents.knn_entropy import KnnReward
 from urlbench.agents.networks import MLP, initialised, relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.successor_features import solve_task, task_reward
+from urlbench.interfaces import AgentContext
 from urlbench.seeding import derive_seed
-from urlbench.types import AgentContext
 
 
 class APSConfig(SkilledConfig):
-    """Defaults: the released URLB code.
+    """Defaults: the released URLB code, but for `task_solver`.
 
     Attributes:
         skill_dim: size of a task vector and of the features (K).
@@ -34,8 +34,8 @@ class APSConfig(SkilledConfig):
         clip: subtracted from each scaled distance.
         task_frames: fine-tuning frames after which the task is solved for, from then on every `skill_steps`.
         task_samples: latest sampled transitions that it is solved from.
-        task_solver: the released code hands the least-squares solver its arguments the wrong way round, which gives
-            the reward-weighted mean of the features (`swapped`); the paper has `least_squares`.
+        task_solver: the paper's `least_squares`; or `swapped`, see `solve_task`. Code was released with the latter,
+            but for a solver whose order of arguments had changed, so it is not known which made the published numbers.
         task_features: the released code does not carry the features over, so the task is solved for in those of a
             network with random weights; `pretrained` carries them over.
     """
@@ -46,7 +46,7 @@ class APSConfig(SkilledConfig):
     clip: float = 1e-4
     task_frames: int = 4096
     task_samples: int = Field(default=4096, gt=0)
-    task_solver: Literal["swapped", "least_squares"] = "swapped"
+    task_solver: Literal["least_squares", "swapped"] = "least_squares"
     task_features: Literal["random", "pretrained"] = "random"
 
 

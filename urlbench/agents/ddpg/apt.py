@@ -18,7 +18,7 @@ from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
 from urlbench.agents.knn_entropy import KnnReward
 from urlbench.agents.optimiser import Optimiser
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class APTConfig(PretrainedConfig):

@@ -20,7 +20,7 @@ from urlbench.agents.draws import Draws
 from urlbench.agents.knn_entropy import KnnReward
 from urlbench.agents.networks import relu_mlp
 from urlbench.agents.optimiser import Optimiser
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class CICConfig(SkilledConfig):

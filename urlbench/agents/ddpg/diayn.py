@@ -15,7 +15,7 @@ from urlbench.agents.draws import Draws
 from urlbench.agents.networks import relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.skill_space import distinctness
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class DIAYNConfig(SkilledConfig):

@@ -14,7 +14,7 @@ from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
 from urlbench.agents.networks import MLP
 from urlbench.agents.optimiser import Optimiser
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class DisagreementConfig(PretrainedConfig):

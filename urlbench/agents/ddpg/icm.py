@@ -15,7 +15,7 @@ from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
 from urlbench.agents.networks import relu_mlp
 from urlbench.agents.optimiser import Optimiser
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class ICMConfig(PretrainedConfig):

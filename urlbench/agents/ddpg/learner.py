@@ -29,8 +29,8 @@ from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.agents.world_model import preprocess, to_tensors
 from urlbench.errors import UserError
+from urlbench.interfaces import Actor, Agent, AgentContext, Array
 from urlbench.seeding import derive_seed
-from urlbench.types import Actor, Agent, AgentContext, Array
 
 
 class PretrainedConfig(DDPGConfig):

@@ -17,7 +17,7 @@ from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.agents.draws import Draws
 from urlbench.agents.networks import orthogonal_, relu_mlp
 from urlbench.agents.optimiser import Optimiser
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class ProtoConfig(PretrainedConfig):

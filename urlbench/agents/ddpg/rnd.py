@@ -18,7 +18,7 @@ from urlbench.agents.draws import Draws
 from urlbench.agents.networks import relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.running_moments import RunningMoments
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class RNDConfig(PretrainedConfig):

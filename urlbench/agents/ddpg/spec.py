@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from urlbench.agents.ddpg.learner import Method, PretrainedConfig, Pretraining
-from urlbench.types import Agent, AgentContext, AgentSpec, ImageFormat
+from urlbench.interfaces import Agent, AgentContext, AgentSpec
+from urlbench.types import ImageFormat
 
 IMAGE = ImageFormat(size=84, frame_stack=3)
 
@@ -25,7 +26,7 @@ SMALL: Mapping[str, Any] = {
     "seed_frames": 2000,
     "batch_size": 256,
     "pixel_batch_size": 64,
-    "hidden": 256,
+    "hidden": 128,
     "conv_channels": 16,
     "lr": 1e-3,
 }

@@ -24,12 +24,12 @@ from urlbench.agents.rssm import LatentState
 from urlbench.agents.skill_space import SkillSpace, draw_direction
 from urlbench.agents.successor_features import solve_task, task_reward
 from urlbench.agents.world_model import WorldModel, WorldModelLoss
+from urlbench.interfaces import AgentContext
 from urlbench.seeding import derive_seed
-from urlbench.types import AgentContext
 
 
 class APSConfig(SkilledConfig):
-    """Defaults: the released code, but for the choice of a task.
+    """Defaults: the released code, but for `task_solver`.
 
     Attributes:
         reward_momentum: off, or successor features would change their meaning.
@@ -41,9 +41,9 @@ class APSConfig(SkilledConfig):
         clip: subtracted from each scaled distance.
         task_states: latest sampled model states that the task is solved from; the released code draws batches of one
             moment for it, here they are those of successive updates.
-        task_solver: least squares, or as released with the solver's arguments `swapped`; see `solve_task`.
-        task_features: those that pretraining has learned, or as released those of a network with random weights, since
-            the learned ones are not carried over.
+        task_solver: as for APS on DDPG, and for the same reason.
+        task_features: as released those of a network with random weights, since the learned ones are not carried over;
+            `pretrained` carries them over.
     """
 
     reward_momentum: float = 1.0
@@ -55,7 +55,7 @@ class APSConfig(SkilledConfig):
     clip: float = 1e-4
     task_states: int = Field(default=4096, gt=0)
     task_solver: Literal["least_squares", "swapped"] = "least_squares"
-    task_features: Literal["pretrained", "random"] = "pretrained"
+    task_features: Literal["random", "pretrained"] = "random"
 
 
 def feature_network(feat_dim: int, config: APSConfig) -> MLP:

@@ -12,7 +12,7 @@ from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method, Pretrai
 from urlbench.agents.dreamer.spec import pretrained_spec
 from urlbench.agents.knn_entropy import KnnReward
 from urlbench.agents.world_model import WorldModel
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class APTConfig(PretrainedConfig):

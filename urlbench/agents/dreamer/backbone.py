@@ -19,8 +19,9 @@ from urlbench.agents.optimiser import Optimiser, OptimiserConfig
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.agents.skill_space import SkillSpace
 from urlbench.agents.world_model import WorldModel, WorldModelConfig, WorldModelLoss
+from urlbench.interfaces import AgentContext, Array, Schedule
 from urlbench.seeding import derive_seed
-from urlbench.types import AgentContext, Array, Schedule, Spec
+from urlbench.types import Spec
 
 
 class DreamerWorldModelConfig(WorldModelConfig):

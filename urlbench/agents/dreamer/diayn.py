@@ -21,29 +21,29 @@ from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.skill_space import SkillSpace, distinctness, draw_onehot
 from urlbench.agents.world_model import WorldModel, WorldModelLoss
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class DIAYNConfig(SkilledConfig):
-    """Defaults: the released code, but for the choice of a skill.
+    """Defaults: the released code.
 
     Attributes:
         skills: how many (K).
         hidden: width of the discriminator's two layers; None for the size of the model state, as published.
         discriminator_lr: its learning rate.
-        skill_score: a skill's score is the mean over sequences of return times log-probability of the sequence's
+        skill_score: what was meant is the mean over sequences of return times log-probability of the sequence's
             actions (`mean_of_products`). In the released code two axes are broadcast against each other, so that it is
             mean return times mean log-probability (`product_of_means`), whichever sequence was rewarded.
-        scored_actions: actions are judged in the states that they were `taken` in, or as released in those that they
-            led to (`leading`).
+        scored_actions: as released, actions are judged in the states that they led to (`leading`), not in those that
+            they were `taken` in.
     """
 
     pretrain_entropy: float = 0.1
     skills: int = 50
     hidden: int | None = None
     discriminator_lr: float = 3e-4
-    skill_score: Literal["mean_of_products", "product_of_means"] = "mean_of_products"
-    scored_actions: Literal["taken", "leading"] = "taken"
+    skill_score: Literal["product_of_means", "mean_of_products"] = "product_of_means"
+    scored_actions: Literal["leading", "taken"] = "leading"
 
 
 class SkillDiscriminator(IntrinsicReward):

@@ -17,8 +17,8 @@ from urlbench.agents.dreamer.planner import Planner, PlannerConfig
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.skill_space import SkillSpace
 from urlbench.agents.world_model import to_tensors
+from urlbench.interfaces import Actor, Agent, AgentContext, Array
 from urlbench.seeding import derive_seed
-from urlbench.types import Actor, Agent, AgentContext, Array
 
 
 class Finetuning(BehaviourLearner):

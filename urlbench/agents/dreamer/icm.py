@@ -16,7 +16,7 @@ from urlbench.agents.dreamer.spec import pretrained_spec
 from urlbench.agents.networks import relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.world_model import WorldModel
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class ICMConfig(PretrainedConfig):

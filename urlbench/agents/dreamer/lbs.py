@@ -13,7 +13,7 @@ from urlbench.agents.dreamer.spec import pretrained_spec
 from urlbench.agents.lbs import LatentBayesianSurprise
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.world_model import WorldModel, WorldModelLoss
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class LBSConfig(PretrainedConfig):

@@ -17,7 +17,7 @@ from urlbench.agents.dreamer.spec import pretrained_spec
 from urlbench.agents.networks import MLP
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.world_model import WorldModel, WorldModelLoss
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class P2EConfig(PretrainedConfig):

@@ -20,8 +20,8 @@ from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.skill_space import SkillSpace
 from urlbench.agents.world_model import WorldModel, WorldModelLoss, to_tensors
 from urlbench.errors import UserError
+from urlbench.interfaces import Actor, AgentContext, Array
 from urlbench.seeding import derive_seed
-from urlbench.types import Actor, AgentContext, Array
 
 
 class PretrainedConfig(DreamerConfig):

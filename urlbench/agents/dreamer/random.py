@@ -11,8 +11,8 @@ from urlbench.agents.dreamer.finetuning import PlainFinetuning
 from urlbench.agents.dreamer.spec import SMALL, SMOKE
 from urlbench.agents.random import RandomActor
 from urlbench.agents.world_model import to_tensors
+from urlbench.interfaces import Actor, AgentContext, AgentSpec, Array
 from urlbench.seeding import derive_seed
-from urlbench.types import Actor, AgentContext, AgentSpec, Array
 
 
 class RandomPretraining(WorldModelLearner):

@@ -19,7 +19,7 @@ from urlbench.agents.networks import orthogonal_, relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.running_moments import RunningMoments
 from urlbench.agents.world_model import WorldModel, preprocess
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class RNDConfig(PretrainedConfig):

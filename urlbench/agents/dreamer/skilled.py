@@ -2,7 +2,7 @@
 
 from urlbench.agents.dreamer.backbone import DreamerWorldModelConfig
 from urlbench.agents.dreamer.pretraining import PretrainedConfig
-from urlbench.types import AgentContext
+from urlbench.interfaces import AgentContext
 
 
 class SkilledWorldModelConfig(DreamerWorldModelConfig):

@@ -5,7 +5,7 @@ from typing import Any
 
 from urlbench.agents.choreographer import SPEC as CHOREOGRAPHER
 from urlbench.agents.dreamer.pretraining import Method, PretrainedConfig, Pretraining
-from urlbench.types import Agent, AgentContext, AgentSpec
+from urlbench.interfaces import Agent, AgentContext, AgentSpec
 
 # What these agents share with Choreographer is of the same size, so that results compare.
 _SHARED = ("schedule", "world_model", "actor_critic")
