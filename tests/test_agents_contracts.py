@@ -11,6 +11,7 @@ from agent_factory import batch, batch_for, play, same, stored
 
 from urlbench import registry
 from urlbench.agents.choreographer import Choreographer, ChoreographerFinetuning, RandomSkillActor
+from urlbench.agents.ddpg.learner import DDPGLearner
 from urlbench.agents.draws import Draws
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.config import resolve_config
@@ -147,7 +148,9 @@ def test_searching_goes_on_from_what_is_stored_and_changes_nothing(
     assert actions.shape == (5, 2)
     assert (np.abs(actions) <= 1).all()
     assert actions.tolist() == search(restored, 3)
-    assert actions.tolist() != search(agent, 4)
+    # Without skills and without noise nothing of a DDPG agent's search is left to chance.
+    chance = sample or not isinstance(agent, DDPGLearner) or agent.skills is not None
+    assert (actions.tolist() != search(agent, 4)) == chance
     assert same(agent.state_dict(), state)
     assert same(restored.state_dict(), state)
 

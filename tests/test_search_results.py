@@ -95,7 +95,8 @@ def test_a_missing_search_names_cell_and_command(searches):
     assert (problem.kind, problem.agent, problem.seed, problem.goal_set) == ("missing", "apt", 1, 1)
     assert problem.message == "apt on arm_reach, goal set 1, seed 1: there is no run; make it with"
     assert problem.command == (
-        f"urlbench run --suite toy-reach --agent apt --tasks arm_reach --seeds 1-1 --preset smoke --runs {searches}"
+        "urlbench run --suite toy-reach --agent apt --tasks arm_reach --seeds 1-1 --preset smoke -o agent.lr=0.1 "
+        f"--runs {searches}"
     )
 
 
@@ -205,8 +206,8 @@ def test_every_seed_is_expected_on_every_goal_set_that_is_chosen(searches):
     assert "1 run is left out, on other goal sets than 0,2" in message
     together = [line.strip() for line in message.split("All gaps together:\n")[1].splitlines()]
     assert [" ".join(line.split()[8:]) for line in together] == [
-        f"--seeds 0-1 --preset smoke --goal-sets 2-2 --runs {searches}",
-        f"--seeds 1-2 --preset smoke --goal-sets 0-0 --runs {searches}",
+        f"--seeds 0-1 --preset smoke --goal-sets 2-2 -o agent.lr=0.1 --runs {searches}",
+        f"--seeds 1-2 --preset smoke --goal-sets 0-0 -o agent.lr=0.1 --runs {searches}",
     ]
 
 

@@ -173,7 +173,6 @@ class ToyAgent(Agent):
     """Learns to predict the next observation and reward with noisy inputs."""
 
     fails = False
-    recorded = {"offset": (2,)}  # noqa: RUF012 - nobody changes it
 
     def __init__(self, context: AgentContext, config: ToyConfig) -> None:
         self.context, self.config, self.schedule = context, config, config.schedule
@@ -184,6 +183,8 @@ class ToyAgent(Agent):
                 parameter.copy_(torch.randn(parameter.shape, generator=self._generator))
         self._optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.updates = 0
+        if context.collects:  # a data set holds nothing of its own actors
+            self.recorded = {"offset": (2,)}
 
     def actor(self, *, evaluation: bool, seed: int) -> Actor:
         return ToyActor(self, evaluation, seed)
@@ -194,7 +195,9 @@ class ToyAgent(Agent):
             raise ValueError("the toy agent fails on purpose")
         observation, reward = torch.as_tensor(batch["observation"]), torch.as_tensor(batch["reward"])
         keep = torch.rand(observation.shape, generator=self._generator) > 0.1
-        predicted = self.model(observation * keep)[:, :-1] + 0.01 * torch.as_tensor(batch["offset"]).mean()
+        predicted = self.model(observation * keep)[:, :-1]
+        if self.recorded:
+            predicted = predicted + 0.01 * torch.as_tensor(batch["offset"]).mean()
         target = torch.cat([observation[:, 1:], reward[:, 1:, None]], -1)
         loss = (predicted - target).square().mean()
         self._optimiser.zero_grad()

@@ -19,7 +19,7 @@ from urlbench.agents.optimiser import Optimiser, OptimiserConfig
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.agents.skill_space import SkillSpace
 from urlbench.agents.world_model import WorldModel, WorldModelConfig, WorldModelLoss
-from urlbench.interfaces import AgentContext, Array, Schedule
+from urlbench.interfaces import Actor, AgentContext, Array, Schedule
 from urlbench.seeding import derive_seed
 from urlbench.types import Spec
 
@@ -142,6 +142,14 @@ class BehaviourLearner(WorldModelLearner):
         self._optimisers = self.behaviour.make_optimisers(config.optimiser)
         self.components |= {"behaviour": self.behaviour}
         self.components |= {f"{name}_optimiser": optimiser for name, optimiser in self._optimisers.items()}
+
+    def actor_draws(self, seed: int) -> Draws:
+        """What an actor with that seed draws from."""
+        return Draws(derive_seed(seed, "actor"), self.context.device)
+
+    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+        """Skills change at episode starts and every `skill_steps`."""
+        return DreamerActor(self, self.actor_draws(seed), sample=sample, skill_steps=skill_steps)
 
 
 class DreamerActor(LatentActor):

@@ -18,7 +18,6 @@ from urlbench.agents.rssm import LatentState
 from urlbench.agents.skill_space import SkillSpace
 from urlbench.agents.world_model import to_tensors
 from urlbench.interfaces import Actor, Agent, AgentContext, Array
-from urlbench.seeding import derive_seed
 
 
 class Finetuning(BehaviourLearner):
@@ -64,8 +63,7 @@ class Finetuning(BehaviourLearner):
 
     def actor(self, *, evaluation: bool, seed: int) -> Actor:
         """The pretrained policy from the first step on; its mean in evaluation."""
-        draws = Draws(derive_seed(seed, "actor"), self.context.device)
-        return FinetuningActor(self, draws, evaluation=evaluation)
+        return FinetuningActor(self, self.actor_draws(seed), evaluation=evaluation)
 
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """World model with reward head; then the policy, on the reward head's judgement."""

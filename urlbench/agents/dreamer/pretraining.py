@@ -12,7 +12,6 @@ from typing import Any, SupportsFloat
 from torch import Tensor, nn
 
 from urlbench.agents.actor_critic import Critic, Trajectory
-from urlbench.agents.draws import Draws
 from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor, DreamerConfig
 from urlbench.agents.dreamer.finetuning import Finetuning, PlainFinetuning, SkillChoice, SkilledFinetuning
 from urlbench.agents.networks import initialised
@@ -150,14 +149,7 @@ class Pretraining(BehaviourLearner):
     def actor(self, *, evaluation: bool, seed: int) -> Actor:
         """The policy that seeks the intrinsic reward; its mean in evaluation."""
         every = None if self.skills is None else self.skills.every
-        return DreamerActor(self, self._actor_draws(seed), sample=not evaluation, skill_steps=every)
-
-    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
-        """Skills change at episode starts and every `skill_steps`."""
-        return DreamerActor(self, self._actor_draws(seed), sample=sample, skill_steps=skill_steps)
-
-    def _actor_draws(self, seed: int) -> Draws:
-        return Draws(derive_seed(seed, "actor"), self.context.device)
+        return DreamerActor(self, self.actor_draws(seed), sample=not evaluation, skill_steps=every)
 
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """World model, intrinsic reward, policy: the released code's order."""
