@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import reporting
 
 from urlbench.interfaces import Array, Environment
-from urlbench.manifest import collect_manifest
 from urlbench.suites import dmc, pixels, rendering, sawyer_reach
 
 TASKS = ("walker_walk", "quadruped_walk", "jaco_reach_top_left")
@@ -267,11 +267,7 @@ class PlainPixels(AbstractContextManager["PlainPixels"]):
 MEASUREMENTS: tuple[Callable[[Settings], Iterator[Measurement]], ...] = (measure_states, measure_reach, measure_pixels)
 
 
-def _table(measurements: Sequence[Measurement]) -> str:
-    columns = ("environment", "sees", "ours [frames/s]", "plain [frames/s]", "ours/plain", "drawing", "plain is")
-    rows = [columns, *(_row(measurement) for measurement in measurements)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+COLUMNS = ("environment", "sees", "ours [frames/s]", "plain [frames/s]", "ours/plain", "drawing", "plain is")
 
 
 def _row(measurement: Measurement) -> tuple[str, ...]:
@@ -279,16 +275,12 @@ def _row(measurement: Measurement) -> tuple[str, ...]:
     return (
         measurement.environment,
         measurement.observation,
-        _spread(measurement.ours, ".0f"),
-        _spread(measurement.plain, ".0f"),
-        _spread(measurement.ratios, ".3f"),
+        reporting.spread(measurement.ours, ".0f"),
+        reporting.spread(measurement.plain, ".0f"),
+        reporting.spread(measurement.ratios, ".3f"),
         "" if share is None else f"{share:.0%}",
         measurement.plain_version,
     )
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def main() -> None:
@@ -300,13 +292,14 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=9, help="after one to warm up (%(default)s)")
     given = parser.parse_args()
     settings = Settings(given.state_steps, given.pixel_steps, given.repetitions)
+    machine = reporting.describe_machine(threads=1)
     measurements = [measurement for measure in MEASUREMENTS for measurement in measure(settings)]
     renderer = rendering.draw_test_picture()
     print(f"{settings.repetitions} repetitions after one to warm up; drawn by {renderer}")
-    print(_table(measurements))
+    print(reporting.markdown_table(COLUMNS, [_row(measurement) for measurement in measurements]))
     if given.output is not None:
         found = {
-            "machine": collect_manifest(device="cpu", threads=1, parent=None),
+            "machine": machine,
             "renderer": renderer,
             "settings": asdict(settings),
             "warm_up_repetitions": 1,
