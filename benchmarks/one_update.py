@@ -30,7 +30,6 @@ STATE_DIM, ACTION_DIM = 24, 6  # walker's
 ACTION_REPEAT = {"states": 1, "pixels": 2}  # URLB's
 LATE_STEP = 40_000  # agent steps into a phase: skills have been searched for, exploration is what it stays
 EPISODE_STEPS = 100
-ENOUGH_UPDATES = 2
 
 
 def measure(name: str, phase: Phase, settings: Settings) -> Measurement | None:
@@ -116,7 +115,7 @@ def time_updates(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Seconds of each update, by the clock and of all threads together."""
     clock, cpu = list[float](), list[float]()
-    while len(clock) < settings.updates and (len(clock) < ENOUGH_UPDATES or sum(clock) < settings.seconds):
+    while len(clock) < settings.updates and sum(clock) < settings.seconds:
         begin, cpu_begin = time.perf_counter(), time.process_time()
         agent.update(batch)
         clock.append(time.perf_counter() - begin)
