@@ -223,7 +223,8 @@ def check_dreamer_aps(data: Recording) -> None:
     feat = data["in_ft_feat"]
     post = LatentState(feat.unsqueeze(-2), feat[..., :0], feat.unsqueeze(-2))
     for solver, name in (("swapped", "task_published"), ("least_squares", "task_least_squares")):
-        choice = SolvedTask(context(data), config.model_copy(update={"task_solver": solver}), reward)
+        options = {"task_solver": solver, "task_features": "pretrained"}
+        choice = SolvedTask(context(data), config.model_copy(update=options), reward)
         data.compare(name, choice.observe({"reward": data["in_ft_reward"].squeeze(-1)}, post, None))  # type: ignore[arg-type]
 
 

@@ -163,6 +163,10 @@ def test_neighbours_by_hand() -> None:
         torch.testing.assert_close(scaled[how](x), expected, rtol=1e-3, atol=0)
 
 
+def test_rows_that_are_all_alike_have_no_entropy() -> None:
+    assert KnnReward(2, clip=0.0, divide_by="mean")(torch.ones(4, 3)).tolist() == [0.0] * 4
+
+
 def test_balanced_assignments_use_all_prototypes() -> None:
     scores = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) + torch.tensor([5.0, 0.0, 0.0, 0.0])
     assigned = sinkhorn(scores, 100)
@@ -259,6 +263,12 @@ def test_training_changes_skills_and_an_evaluation_keeps_one() -> None:
     assert [step for step, changed in enumerate(changes, start=1) if changed] == [4, 6, 8, 12, 16]
     evaluated = skills_of(agent.actor(evaluation=True, seed=0), episodes=3, steps=6)
     assert len({tuple(skill) for row in evaluated for skill in row}) == 1
+    # Each episode has an actor of its own; all of one evaluation are told the same number.
+    shared = [agent.actor(evaluation=True, seed=seed) for seed in range(3)]
+    for actor, seed in zip(shared, (7, 7, 8), strict=True):
+        actor.begin_evaluation(seed)
+    first, same_evaluation, other = (skills_of(actor, episodes=1, steps=1) for actor in shared)
+    assert first == same_evaluation != other
     searching = skills_of(agent.zero_shot_actor(seed=0, skill_steps=5, sample=False), episodes=2, steps=6)
     assert len({tuple(skill) for row in searching for skill in row}) == 4
 

@@ -1,4 +1,4 @@
-"""Dreamer agents learn: fixed seeds, stated margins, on a plane (see `ddpg_training`)."""
+"""Dreamer agents learn: fixed seeds, stated margins, on a plane (see `plane_training`)."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ddpg_training import CONTEXT, Plane, covered, play, train
+from plane_training import CONTEXT, Plane, covered, play, train
 
 from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor
 from urlbench.agents.dreamer.finetuning import SkilledFinetuning

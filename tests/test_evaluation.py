@@ -64,6 +64,9 @@ class RecordingActor(Actor):
     def __init__(self, calls: list[str]) -> None:
         self._calls = calls
 
+    def begin_evaluation(self, seed: int) -> None:
+        self._calls.append(f"shared {seed}")
+
     def begin_episode(self) -> None:
         self._calls.append("begin")
 
@@ -146,6 +149,10 @@ def test_an_evaluation_takes_the_next_start_states_of_one_stream(tmp_path: Path)
     evaluation.set_random_state(between)
     assert evaluation.returns(agent, 40, nothing) == second != first
     made = [call for call in agent.calls if call.startswith("actor")]
+    shared = [call for call in agent.calls if call.startswith("shared")]
+    assert len(shared) == 9
+    assert len(set(shared[:3])) == len(set(shared[3:])) == 1, "its episodes share what a repeated one draws again"
+    assert shared[2] != shared[3]
     assert len(set(made)) == 6, "each episode of each evaluation has a stream of its own, and a repeated one the same"
     assert [call for call in agent.calls if call.startswith("act ")][:60] == [f"act {step}" for step in range(60)]
 

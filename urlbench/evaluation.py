@@ -29,12 +29,14 @@ class Episode(NamedTuple):
         actor_seed: of the actor's own random stream.
         first_step: the actor's step counter at the start.
         goal: place in the goal set; None in suites without.
+        evaluation_seed: the same for all episodes of one evaluation of a fine-tuning; None in a search for goals.
     """
 
     start: dict[str, Any] | int
     actor_seed: int
     first_step: int
     goal: int | None = None
+    evaluation_seed: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -76,6 +78,8 @@ def play_episode(
         environment.set_random_state(episode.start)
     if episode.goal is not None:
         cast(GoalEnvironment, environment).set_goal(episode.goal)
+    if episode.evaluation_seed is not None:
+        actor.begin_evaluation(episode.evaluation_seed)
     timestep = environment.reset()
     actor.begin_episode()
     step, total, max_reward, found = episode.first_step, 0.0, -np.inf, False
@@ -156,8 +160,16 @@ class FinetuningEvaluation:
             starts.append(environment.random_state())
             environment.reset()
         following = environment.random_state()
+        shared = derive_seed(spec.seed, "evaluation", frame)
         blocks = [
-            [Episode(start, derive_seed(spec.seed, "evaluation", frame, number), number * self._episode_steps)]
+            [
+                Episode(
+                    start=start,
+                    actor_seed=derive_seed(spec.seed, "evaluation", frame, number),
+                    first_step=number * self._episode_steps,
+                    evaluation_seed=shared,
+                )
+            ]
             for number, start in enumerate(starts)
         ]
         returns = [outcome.total for block in self._player.play(agent, blocks, tick) for outcome in block]

@@ -150,6 +150,9 @@ class Actor(ABC):
     never changes training.
     """
 
+    def begin_evaluation(self, seed: int) -> None:  # noqa: B027 - most actors have nothing to do here
+        """Draw from `seed` what all episodes of an evaluation share; their actors are told the same number."""
+
     @abstractmethod
     def begin_episode(self) -> None:
         """Forget the recurrent state; draw what an episode starts with (a skill, say)."""

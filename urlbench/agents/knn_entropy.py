@@ -94,4 +94,6 @@ class KnnReward(nn.Module):
             "std": self.moments.var.sqrt(),
             "variance": self.moments.var,
         }[self.divide_by]
+        # Where all rows are alike, distances and their mean are 0; the quotient is then 0, not NaN as released.
+        scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
         return torch.log1p((distance / scale - self.clip).clamp_(min=0).mean(-1))

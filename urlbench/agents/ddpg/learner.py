@@ -214,7 +214,7 @@ class DDPGActor(Actor):
         noisy: add noise to the policy's mean.
         trains: tell the agent how far its training is.
         skill_steps: steps after which another skill is drawn, besides at each episode start; None for none.
-        keeps_skill: draw a skill at the first episode start only.
+        keeps_skill: follow one skill, drawn for the whole evaluation, or else at the first episode start.
     """
 
     def __init__(
@@ -233,6 +233,12 @@ class DDPGActor(Actor):
 
     def _draw(self) -> Tensor | None:
         return None if self._agent.skills is None else self._agent.skills.draw(self._draws)
+
+    def begin_evaluation(self, seed: int) -> None:
+        """All episodes of an evaluation follow one skill, as released."""
+        skills = self._agent.skills
+        if skills is not None:
+            self._skill.skill = skills.draw(Draws(derive_seed(seed, "skill"), self._agent.context.device))
 
     def begin_episode(self) -> None:
         """A fresh skill."""

@@ -1,4 +1,4 @@
-"""A plane to move on, and a training loop in the order of the runner's, for learning tests of DDPG agents."""
+"""A plane to move on, and a training loop in the order of the runner's, for learning tests of agents."""
 
 import itertools
 from collections.abc import Callable, Iterator
