@@ -129,9 +129,9 @@ def test_runs_of_other_versions_are_refused_and_moved_aside_on_request(tmp_path:
     assert (old.parent / "DONE").exists()
 
 
-def test_the_readme_example_of_an_agent_runs(tmp_path: Path) -> None:
+def test_the_example_of_the_interface_runs(tmp_path: Path) -> None:
     """One file, not part of this repository, is an agent."""
-    (example,) = re.findall(r"```python\n# my_agent\.py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n# my_agent\.py\n(.*?)```", (ROOT / "docs/new-agent.md").read_text(), re.DOTALL)
     (tmp_path / "my_agent.py").write_text(example)
     plugins = ["--plugin", "my_agent.py", "--agent", "my-agent"]
     done = urlbench(tmp_path, "run", *SMOKE, *plugins, "--tasks", "ball_left", "--seeds", "1")

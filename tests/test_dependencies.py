@@ -14,6 +14,7 @@ TORCH_LEFT_OUT = RUNNER | {"manifest", "doctor"}
 COMMAND_LINE = {
     "cli",
     "cli_data",
+    "cli_new",
     "cli_options",
     "__main__",
     "run_command",
@@ -21,6 +22,7 @@ COMMAND_LINE = {
     "status",
     "cost",
     "doctor",
+    "new_agent",
     "progress",
 }
 HEAVY = {
@@ -118,13 +120,23 @@ def test_every_rule_still_has_something_to_check() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli.py", "cli_data.py", "cli_options.py", "__init__.py", "errors.py", "exorl.py", "registry.py", "listing.py"],
+    [
+        "cli.py",
+        "cli_data.py",
+        "cli_new.py",
+        "cli_options.py",
+        "__init__.py",
+        "errors.py",
+        "exorl.py",
+        "registry.py",
+        "listing.py",
+    ],
 )
 def test_the_start_of_the_command_line_imports_nothing_heavy(module: str) -> None:
     names = imported(TREES[PACKAGE / module], at_start=True)
     assert not {top(name) for name in names} & (HEAVY | {"pydantic", "rich"})
     assert {name.split(".")[1] for name in names if name.startswith("urlbench.")} <= {
-        *("cli_data", "cli_options", "errors", "exorl", "registry", "__version__")
+        *("cli_data", "cli_new", "cli_options", "errors", "exorl", "registry", "__version__")
     }
 
 

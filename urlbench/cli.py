@@ -11,6 +11,7 @@ import typer
 
 from urlbench import __version__
 from urlbench.cli_data import app as data_app
+from urlbench.cli_new import app as new_app
 from urlbench.cli_options import (
     MANY,
     AgentOption,
@@ -48,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
+app.add_typer(new_app)
 
 
 @app.callback(invoke_without_command=True)

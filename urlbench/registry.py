@@ -162,7 +162,7 @@ def _register(kind: str, name: str, entry: Entry) -> None:
 
 def register_agent(spec: "AgentSpec") -> None:
     """Make `spec` known by its name; UserError if the name is taken."""
-    _register("agent", spec.name, Entry(spec, spec.description, f"plugin {spec.build.__module__}"))
+    _register("agent", spec.name, Entry(spec, spec.description, f"plugin {spec.config.__module__}"))
 
 
 def register_suite(suite: "Suite") -> None:
