@@ -151,13 +151,18 @@ def test_snapshots_come_back(tmp_path: Path) -> None:
 def test_a_snapshot_of_something_else_is_never_used(tmp_path: Path, field: str, value: object) -> None:
     path = snapshot_path(tmp_path, 100)
     save_snapshot(path, HEADER, state(1))
-    with pytest.raises(UserError, match=f"is another one: {field} is .* and should be {value!r}; it is not used"):
+    with pytest.raises(
+        UserError, match=f"is another one, its {field} is .* and should be {value!r}; restore the file, or move"
+    ):
         load_snapshot(path, HEADER.model_copy(update={field: value}))
 
 
 def test_a_missing_or_damaged_snapshot_is_named(tmp_path: Path) -> None:
     path = snapshot_path(tmp_path, 100)
-    with pytest.raises(UserError, match=r"snapshot_100.pt does not exist; run the pretraining"):
+    with pytest.raises(
+        UserError,
+        match=r"snapshot_100.pt does not exist; restore the file, or move the folder .* away to pretrain anew",
+    ):
         load_snapshot(path, HEADER)
     save_snapshot(path, HEADER, state(1))
     truncate(path)

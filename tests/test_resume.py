@@ -89,8 +89,10 @@ def test_work_after_the_last_checkpoint_is_done_again(
         (directory.checkpoints / name).write_bytes(content)
     with directory.train_file.open("a") as file:
         file.write('{"frame": 80, "epi')
+    (directory.snapshots / ".snapshot_100.pt.77.tmp").write_bytes(b"half")
     run(tmp_path, job, directory)
     assert_same_run(directory, reference[0])
+    assert not list(directory.path.rglob(".*.tmp"))
 
 
 def test_without_any_checkpoint_the_run_starts_from_nothing(

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import signal
 import sys
@@ -308,6 +309,7 @@ def test_a_finetuning_starts_from_its_snapshot(tmp_path: Path) -> None:
     sidecar = json.loads(snapshot_path(pretraining.path, 100).with_suffix(".json").read_text())
     assert manifest["parent"]["snapshot_sha256"] == sidecar["sha256"]
     assert {"git", "packages", "python", "hardware", "command"} <= manifest.keys()
+    assert manifest["plugins"] == {str(PLUGIN): hashlib.sha256(PLUGIN.read_bytes()).hexdigest()}
 
 
 def test_evaluating_does_not_change_training(tmp_path: Path) -> None:
@@ -392,7 +394,7 @@ def test_a_parent_that_is_not_there_is_not_replaced(tmp_path: Path) -> None:
         run(tmp_path, *finetuning)
     run(tmp_path, *pretraining)
     other = with_spec(finetuning[0], tmp_path, parent="0123456789abcdef")
-    with pytest.raises(UserError, match="this run starts from 0123456789abcdef"):
+    with pytest.raises(UserError, match="another pretraining than the one this run starts from .*, not 0123456789abcdef"):
         run(tmp_path, *other)
     snapshot_path(pretraining[1].path, 100).unlink()
     with pytest.raises(UserError, match=r"snapshot_100.pt does not exist"):

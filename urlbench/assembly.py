@@ -83,11 +83,33 @@ def build_agent(
             raise UserError(f"its pretraining {job.parent_path} is not finished; run it first, with --phase all.")
         pretraining = directory.read_job(runs_root)
         if pretraining.id != job.spec.parent:
-            raise UserError(f"{job.parent_path} holds run {pretraining.id} and this run starts from {job.spec.parent}.")
+            raise UserError(_another_pretraining(job, pretraining))
         path = snapshot_path(directory.path, job.spec.snapshot)
-        agent.load_state_dict(load_snapshot(path, SnapshotHeader.of(pretraining.spec, job.spec.snapshot)))
+        _load_into(agent, path, load_snapshot(path, SnapshotHeader.of(pretraining.spec, job.spec.snapshot)))
         parent = {"id": pretraining.id, "path": job.parent_path, "snapshot_sha256": snapshot_digest(path)}
     return _of_phase(agent, job.spec, environment, device), parent
+
+
+def _another_pretraining(job: Job, found: Job) -> str:
+    shared = ("agent", "agent_config", "domain", "observation", "seed", "versions")
+    differing = [name for name in shared if getattr(found.spec, name) != getattr(job.spec, name)]
+    return (
+        f"{job.parent_path} holds another pretraining than the one this run starts from ({found.id}, not "
+        f"{job.spec.parent}; it differs in {', '.join(differing) or 'its protocol or data'}); put the right one there, "
+        "or move that folder away to pretrain anew."
+    )
+
+
+def _load_into(agent: Agent, path: Path, state: dict[str, Any]) -> None:
+    try:
+        agent.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        # Settings are part of the identity and the code is not.
+        reason = f"{type(error).__name__}: {error}".splitlines()[-1].strip()
+        raise UserError(
+            f"the snapshot {path} does not fit its agent's code, which has changed since ({reason}); "
+            "go back to that code, or choose another folder with --runs to pretrain anew."
+        ) from error
 
 
 def build_untrained_agent(spec: JobSpec, environment: Environment, device: str) -> Agent:

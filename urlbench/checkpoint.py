@@ -56,6 +56,13 @@ class SnapshotHeader(Spec):
 def _save(path: Path, value: dict[str, Any], header: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(value, buffer)
+    buffer.seek(0)
+    # Now, and not when a run wants to go on from what its whole pretraining left.
+    if foreign := torch.serialization.get_unsafe_globals_in_checkpoint(buffer):
+        raise UserError(
+            f"{path} cannot be written: the agent's state needs {', '.join(sorted(foreign))} to be read again; "
+            "let state_dict return nothing but tensors and plain values."
+        )
     content = buffer.getbuffer()
     sidecar = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), **header}
     try:
@@ -168,19 +175,21 @@ def load_snapshot(path: Path, expected: SnapshotHeader) -> dict[str, Any]:
     """The agent's state from a snapshot that is exactly the expected one.
 
     Raises:
-        UserError: if the file is missing, damaged, or a snapshot of something else.
+        UserError: if the file is missing, damaged, or a snapshot of something else; nothing takes its place.
     """
+    remedy = f"restore the file, or move the folder {path.parent.parent} away to pretrain anew"
     if not path.exists():
-        raise UserError(f"the snapshot {path} does not exist; run the pretraining it comes from first.")
-    state, sidecar = _load(path)
+        raise UserError(f"the snapshot {path} does not exist; {remedy}.")
+    try:
+        state, sidecar = _load(path)
+    except UserError as error:
+        raise UserError(f"the snapshot {error}; {remedy}.") from error
     try:
         header = SnapshotHeader.model_validate(sidecar["header"])
     except (KeyError, ValidationError) as error:
-        raise UserError(
-            f"{path.with_suffix('.json')} does not describe a snapshot; run the pretraining again."
-        ) from error
+        raise UserError(f"{path.with_suffix('.json')} does not describe a snapshot; {remedy}.") from error
     if differing := list(_differing(header, expected)):
-        raise UserError(f"the snapshot {path} is another one: {', '.join(differing)}; it is not used.")
+        raise UserError(f"the snapshot {path} is another one, its {', '.join(differing)}; {remedy}.")
     agent: dict[str, Any] = state["agent"]
     return agent
 

@@ -1,11 +1,13 @@
 """Where a run comes from: code, packages, machine and command line. Recorded, not part of its identity."""
 
+import hashlib
 import json
 import os
 import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,18 +18,22 @@ import urlbench
 PACKAGES = ("dm_control", "metaworld", "mujoco", "numpy", "pydantic", "scipy", "torch")
 
 
-def collect_manifest(*, device: str, threads: int, parent: dict[str, str] | None) -> dict[str, Any]:
+def collect_manifest(
+    *, device: str, threads: int, parent: dict[str, str] | None, plugins: Iterable[str]
+) -> dict[str, Any]:
     """What is worth knowing about this process.
 
     Args:
         device: torch device string the run uses.
         threads: of torch.
         parent: `id`, `path` and `snapshot_sha256` of what a fine-tuning starts from.
+        plugins: files, of which the SHA-256 is recorded, or modules.
     """
     return {
         "urlbench": urlbench.__version__,
         "git": git_state(),
         "packages": _package_versions(),
+        "plugins": {plugin: _digest(Path(plugin)) for plugin in plugins},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "hardware": {
@@ -66,6 +72,10 @@ def _git(folder: str, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _digest(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def _package_versions() -> dict[str, str]:

@@ -95,7 +95,8 @@ def run_job(
     record = _Record(directory, queued_status(job.spec).model_copy(update=here))
     try:
         record.write("running")
-        remove_temporaries(directory.path)
+        for folder in (directory.path, directory.snapshots):
+            remove_temporaries(folder)
         device = set_up_torch(device, threads)
         check_versions(job.spec)
         check_budgets(job.spec)
@@ -115,7 +116,7 @@ def run_job(
                 start = _training(job, directory, environment, agent, evaluation, recordings)
             record.begin(start.progress, start.notes)
             if not directory.manifest_file.exists():
-                manifest = collect_manifest(device=device, threads=threads, parent=parent)
+                manifest = collect_manifest(device=device, threads=threads, parent=parent, plugins=job.plugins)
                 write_atomic(directory.manifest_file, manifest_json(manifest))
             heartbeat = Heartbeat(directory, record.status)
             loop = start.loop(Surroundings(directory, heartbeat, stop, checkpoint_seconds))

@@ -121,6 +121,8 @@ class RunDirectory:
             if stored.get("data_path") != job.data_path:
                 write_atomic(self.spec_file, canonical_json({**stored, "data_path": job.data_path}) + "\n")
             return
+        if any(path.exists() for path in (self.done_file, self.eval_file, self.snapshots, self.checkpoints)):
+            raise UserError(f"{self.path} holds a run whose spec.json is gone; restore it, or move the folder away.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
