@@ -15,6 +15,7 @@ from command_line import urlbench
 from plane_training import CONTEXT, Plane, covered, train
 from test_ddpg_learning import SETTINGS as DDPG_SETTINGS
 from test_dreamer_learning import SETTINGS as DREAMER_SETTINGS
+from toy_runs import PLUGIN
 
 from urlbench import cli, registry
 from urlbench.agents.random import RandomAgent, RandomConfig
@@ -156,6 +157,13 @@ def write_guide_agent(folder: Path) -> Path:
     return files.test
 
 
+def comparison() -> tuple[list[str], list[str]]:
+    """The guide's commands that run and report both agents."""
+    (run,) = [command for command in guide_commands("run") if "hash-counts,rnd" in command]
+    (report,) = guide_commands("report")
+    return run, report
+
+
 @pytest.mark.slow
 def test_the_agent_of_the_guide_passes_the_written_test_and_the_linters(tmp_path: Path) -> None:
     test = write_guide_agent(tmp_path)
@@ -165,14 +173,26 @@ def test_the_agent_of_the_guide_passes_the_written_test_and_the_linters(tmp_path
     checked(tmp_path, "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", test.name)
 
 
+def test_the_guide_asks_for_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_guide_agent(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["plan", *comparison()[0][1:]])
+    assert end.value.code == 0
+    assert "agents: hash-counts, rnd" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_guide_compares_its_agent(tmp_path: Path) -> None:
     write_guide_agent(tmp_path)
-    (run,) = [command for command in guide_commands("run") if "hash-counts,rnd" in command]
-    (report,) = guide_commands("report")
-    urlbench(tmp_path, *run, "--device", "cpu")
+    # The real walker takes its time, and the test above has it.
+    toys = {"urlb-states": "toy-states", "walker": "ball", "walker_stand": "ball_left"}
+    run, report = ([toys.get(word, word) for word in [*command, "--plugin", str(PLUGIN)]] for command in comparison())
+    assert "4 of 4 jobs are done" in urlbench(tmp_path, *run, "--device", "cpu")
     written = urlbench(tmp_path, *report, "--reps", "200", "--format", "md").split()
-    (page,) = [Path(word) for word in written if word.endswith(".md")]
+    (page,) = [tmp_path / word for word in written if word.endswith(".md")]
     scores = {line.split("|")[1].strip() for line in page.read_text(encoding="utf-8").splitlines() if "|" in line}
     assert scores >= {"hash-counts", "rnd"}
 
