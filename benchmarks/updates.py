@@ -36,7 +36,7 @@ COLUMNS = (
     "by the clock [s]",
     "updates",
     "memory [GiB]",
-    "action [ms]",
+    "action [CPU ms]",
 )
 
 
@@ -64,7 +64,7 @@ class Measurement(Spec):
         batch: sequences and their steps.
         update_seconds: of each update, by the clock.
         cpu_seconds: of each update, all threads together.
-        act_seconds: median of one action of the training actor.
+        act_seconds: median of one action of the training actor, on the CPU.
         baseline_bytes: most memory that the process had taken after its imports.
         peak_bytes: most memory that it had taken at the end, after building, updates and actions.
     """
