@@ -21,7 +21,7 @@ from urlbench import cli, registry
 from urlbench.agents.random import RandomAgent, RandomConfig
 from urlbench.config import resolve_config
 from urlbench.errors import UserError
-from urlbench.new_agent import Backbone, write_agent
+from urlbench.new_agent import Backbone, NewAgent, write_agent
 
 torch.set_num_threads(1)
 
@@ -44,6 +44,14 @@ def guide_agent() -> str:
 def guide_commands(program: str) -> list[list[str]]:
     """The arguments of the guide's commands of that kind."""
     return [shlex.split(line)[1:] for line in re.findall(rf"^    (urlbench {program} .*)$", GUIDE, re.MULTILINE)]
+
+
+def write_guide_agent(folder: Path) -> NewAgent:
+    """What someone who follows the guide has in the end."""
+    ((_, _, name),) = guide_commands("new agent")
+    files = write_agent(name, folder)
+    files.agent.write_text(guide_agent(), encoding="utf-8")
+    return files
 
 
 def checked(folder: Path, *command: str) -> None:
@@ -125,8 +133,9 @@ def test_the_file_is_a_plugin(tmp_path: Path, backbone: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_files_pass_their_own_tests_and_the_linters(tmp_path: Path) -> None:
+def test_templates_and_guide_pass_the_written_tests_and_the_linters(tmp_path: Path) -> None:
     agents = [write_agent(f"new-{backbone}", tmp_path, backbone) for backbone in BACKBONES]
+    agents.append(write_guide_agent(tmp_path))
     names = [path.name for files in agents for path in files]
     settings = str(ROOT / "pyproject.toml")
     checked(
@@ -149,28 +158,11 @@ def test_a_new_agent_runs_and_other_processes_play_its_evaluations(tmp_path: Pat
 # --- The guide --------------------------------------------------------------------------------------
 
 
-def write_guide_agent(folder: Path) -> Path:
-    """What someone who follows the guide has in the end."""
-    ((_, _, name),) = guide_commands("new agent")
-    files = write_agent(name, folder)
-    files.agent.write_text(guide_agent(), encoding="utf-8")
-    return files.test
-
-
 def comparison() -> tuple[list[str], list[str]]:
     """The guide's commands that run and report both agents."""
     (run,) = [command for command in guide_commands("run") if "hash-counts,rnd" in command]
     (report,) = guide_commands("report")
     return run, report
-
-
-@pytest.mark.slow
-def test_the_agent_of_the_guide_passes_the_written_test_and_the_linters(tmp_path: Path) -> None:
-    test = write_guide_agent(tmp_path)
-    settings = str(ROOT / "pyproject.toml")
-    checked(tmp_path, "ruff", "check", "--config", settings, "hash_counts.py")
-    checked(tmp_path, "ruff", "format", "--check", "--config", settings, "hash_counts.py")
-    checked(tmp_path, "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", test.name)
 
 
 def test_the_guide_asks_for_what_there_is(
