@@ -394,7 +394,7 @@ def test_a_parent_that_is_not_there_is_not_replaced(tmp_path: Path) -> None:
         run(tmp_path, *finetuning)
     run(tmp_path, *pretraining)
     other = with_spec(finetuning[0], tmp_path, parent="0123456789abcdef")
-    with pytest.raises(UserError, match="another pretraining than the one this run starts from .*, not 0123456789abcdef"):
+    with pytest.raises(UserError, match=r"holds another pretraining than .*, not 0123456789abcdef"):
         run(tmp_path, *other)
     snapshot_path(pretraining[1].path, 100).unlink()
     with pytest.raises(UserError, match=r"snapshot_100.pt does not exist"):

@@ -19,7 +19,7 @@ PACKAGES = ("dm_control", "metaworld", "mujoco", "numpy", "pydantic", "scipy", "
 
 
 def collect_manifest(
-    *, device: str, threads: int, parent: dict[str, str] | None, plugins: Iterable[str]
+    *, device: str, threads: int, parent: dict[str, str] | None, plugins: Iterable[str] = ()
 ) -> dict[str, Any]:
     """What is worth knowing about this process.
 
