@@ -15,7 +15,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
         threads: of torch.
     """
     manifest = collect_manifest(device="cpu", threads=threads, parent=None)
-    del manifest["host"], manifest["parent"]
+    del manifest["host"], manifest["parent"], manifest["plugins"]
     return manifest | {"load_average": os.getloadavg()}
 
 
