@@ -1,4 +1,4 @@
-"""What a publication tells of one agent: a mean a task, perhaps with a standard error, and never the runs themselves."""
+"""What a publication tells of one agent: a mean a task, perhaps with a standard error, and never the runs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
