@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from rliable import library, metrics
 
-import urlbench.reports.statistics as statistics
-from urlbench.reports.statistics import AGGREGATES, aggregate, bootstrap, task_mean
+import urlbench.statistics.aggregates as aggregates
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.statistics.aggregates import AGGREGATES, aggregate, bootstrap
+from urlbench.statistics.estimates import task_mean
 
 
 def matrix(scores, *, agent="apt", domains=None, pretrains=True) -> ScoreMatrix:
@@ -44,8 +45,8 @@ def test_point_estimates_of_hand_worked_scores():
 def test_replicates_equal_rliable_metrics_of_the_same_resamples(monkeypatch):
     scores = random_scores()
     sampled = []
-    original = statistics._aggregate_samples
-    monkeypatch.setattr(statistics, "_aggregate_samples", lambda samples: sampled.append(samples) or original(samples))
+    original = aggregates._aggregate_samples
+    monkeypatch.setattr(aggregates, "_aggregate_samples", lambda samples: sampled.append(samples) or original(samples))
     replicates = bootstrap(matrix(scores), "stratified", 50)
     drawn = np.stack(sampled[0], axis=2)
     oracles = (
@@ -84,7 +85,7 @@ def test_the_same_interval_every_time_whatever_the_global_state_and_the_chunks(m
     first = aggregate(matrix(random_scores()), reps=1000)
     np.random.seed(99)  # noqa: NPY002 - the point is that the global state does not matter
     assert aggregate(matrix(random_scores()), reps=1000) == first
-    monkeypatch.setattr(statistics, "_CHUNK_VALUES", 32 * 7)
+    monkeypatch.setattr(aggregates, "_CHUNK_VALUES", 32 * 7)
     assert aggregate(matrix(random_scores()), reps=1000) == first
     assert aggregate(matrix(random_scores(), agent="cic"), reps=1000) != first
 

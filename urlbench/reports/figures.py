@@ -12,9 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from urlbench.reports.statistics import AGGREGATES, Estimate, task_mean
 from urlbench.reports.tables import curve
 from urlbench.results.cells import Results
+from urlbench.statistics.aggregates import AGGREGATES
+from urlbench.statistics.estimates import Estimate, task_mean
 
 # Okabe and Ito's palette, without its yellow, which is too light for lines on white.
 _PALETTE = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C564B", "#000000")

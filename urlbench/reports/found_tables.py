@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
-from urlbench.reports.statistics import task_mean
 from urlbench.reports.tables import Table
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.validation import number_words
+from urlbench.statistics.estimates import task_mean
 from urlbench.types import ZeroShot
 
 GOALS_NOTE = (

@@ -20,7 +20,7 @@ from urlbench.results.run_records import RunRecord
 from urlbench.results.selection import Selection
 from urlbench.results.validation import Commands, number_words, seeds_flag
 
-_REPORT_PACKAGES = ("numpy", "scipy", "rliable", "matplotlib")
+_REPORT_PACKAGES = ("numpy", "scipy", "matplotlib")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from urlbench.errors import UserError, unknown_name
 from urlbench.reports import figures, found_report, returns_report
 from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.provenance import report_command
-from urlbench.reports.statistics import CiMethod
 from urlbench.results.cells import Results, collect
 from urlbench.results.selection import Selection, make_selection
+from urlbench.statistics.resampling import CiMethod
 
 DEFAULT_CI: CiMethod = "stratified"
 DEFAULT_REPS = 50_000

@@ -4,8 +4,8 @@ from urlbench.reports import figures, tables
 from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
 from urlbench.reports.provenance import provenance
-from urlbench.reports.statistics import CiMethod
 from urlbench.results.cells import Results
+from urlbench.statistics.resampling import CiMethod
 
 _BAND_NOTE = "Mean return of each evaluation over runs; band: ± one standard error, none for a single run."
 

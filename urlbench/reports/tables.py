@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from urlbench.reports.statistics import AGGREGATES, CiMethod, Estimate, Floats, TaskMean, aggregate, task_mean
 from urlbench.results.cells import Results
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.statistics.aggregates import AGGREGATES, aggregate
+from urlbench.statistics.estimates import Estimate, Floats, TaskMean, task_mean
+from urlbench.statistics.resampling import CiMethod
 
 _CI_WORDS = {
     "stratified": "stratified bootstrap over runs, task by task",
