@@ -27,8 +27,9 @@ def assemble(results: Results, command: str, ci: CiMethod, reps: int, *, allow_p
     overall, domains = tables.estimates_of(matrices, ci, reps)
     origin = provenance(results, command)
     frame = Frame.of(results)
-    aggregates = tables.aggregates_table(overall, ci, reps)
-    by_domain = tables.domains_table(domains, ci, reps)
+    aggregates = tables.aggregates_table(overall, results.tasks, ci, reps)
+    tasks = tables.tasks_by_domain(next(iter(matrices.values())))
+    by_domain = tables.domains_table(domains, tasks, ci, reps)
     curve_title = "Return during fine-tuning"
     return Report(
         frame=frame,

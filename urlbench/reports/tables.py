@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from urlbench.reports.origins import Source
 from urlbench.results.cells import Results
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.statistics.aggregates import AGGREGATES, aggregate
@@ -29,6 +30,7 @@ class Table:
         title: without the marks for reduced or partial results.
         rows: each as long as `header`.
         notes: sentences below the table.
+        sources: the runs behind each cell, shaped as `rows`, None where a cell is no number; empty if none is known.
     """
 
     name: str
@@ -36,6 +38,11 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    sources: tuple[tuple[Source | None, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        cells, sources = [len(row) for row in self.rows], [len(row) for row in self.sources]
+        assert sources in ([], cells), f"table {self.name} has {cells} cells in its rows and sources for {sources}"
 
     @property
     def is_words(self) -> tuple[bool, ...]:
@@ -50,8 +57,8 @@ def estimates_of(
     overall = {label: aggregate(matrix, ci, reps) for label, matrix in matrices.items()}
     domains = {
         label: {
-            domain: aggregate(matrix.select(_tasks_of(matrix, domain)), ci, reps)["Mean"]
-            for domain in dict.fromkeys(matrix.domains)
+            domain: aggregate(matrix.select(tasks), ci, reps)["Mean"]
+            for domain, tasks in tasks_by_domain(matrix).items()
         }
         for label, matrix in matrices.items()
     }
@@ -61,34 +68,41 @@ def estimates_of(
 def tasks_table(matrices: Mapping[str, ScoreMatrix]) -> Table:
     """Final return per task: mean ± standard error (n)."""
     first = next(iter(matrices.values()))
-    rows = []
+    rows, sources = [], []
     for index, task in enumerate(first.tasks):
         cells = [format_mean(task_mean(matrix.returns[:, index])) for matrix in matrices.values()]
         rows.append((first.domains[index], task, *cells, f"{first.references[index]:g}"))
+        sources.append((None, None, *(Source((label,), (task,)) for label in matrices), None))
     notes = ["Mean undiscounted return of the final evaluation ± standard error over runs (n = number of runs)."]
     if any(np.count_nonzero(~np.isnan(matrix.returns), axis=0).min() < 2 for matrix in matrices.values()):
         notes.append("A single run has no standard error.")
-    return Table(
-        "tasks", "Final return per task", ("domain", "task", *matrices, "reference"), tuple(rows), tuple(notes)
-    )
+    header = ("domain", "task", *matrices, "reference")
+    return Table("tasks", "Final return per task", header, tuple(rows), tuple(notes), tuple(sources))
 
 
-def aggregates_table(overall: Mapping[str, Mapping[str, Estimate]], ci: CiMethod, reps: int) -> Table:
-    """IQM, median, mean and optimality gap of the normalised scores."""
+def aggregates_table(
+    overall: Mapping[str, Mapping[str, Estimate]], tasks: Sequence[str], ci: CiMethod, reps: int
+) -> Table:
+    """IQM, median, mean and optimality gap of the normalised scores on `tasks`."""
     rows = [
         (label, *(format_estimate(estimates[name]) for name in AGGREGATES), str(estimates["IQM"].n_runs))
         for label, estimates in overall.items()
     ]
     notes = (interval_words(ci, reps), *_estimate_notes({label: list(row.values()) for label, row in overall.items()}))
-    return Table("aggregates", "Normalised score, all tasks", ("agent", *AGGREGATES, "runs"), tuple(rows), notes)
+    header = ("agent", *AGGREGATES, "runs")
+    sources = tuple((None, *[Source((label,), tuple(tasks))] * (len(AGGREGATES) + 1)) for label in overall)
+    return Table("aggregates", "Normalised score, all tasks", header, tuple(rows), notes, sources)
 
 
-def domains_table(domains: Mapping[str, Mapping[str, Estimate]], ci: CiMethod, reps: int) -> Table:
-    """Mean normalised score of each domain."""
+def domains_table(
+    domains: Mapping[str, Mapping[str, Estimate]], tasks: Mapping[str, Sequence[str]], ci: CiMethod, reps: int
+) -> Table:
+    """Mean normalised score of each domain, whose tasks are `tasks`."""
     names = tuple(next(iter(domains.values())))
     rows = [(label, *(format_estimate(row[name]) for name in names)) for label, row in domains.items()]
     notes = (interval_words(ci, reps), *_estimate_notes({label: list(row.values()) for label, row in domains.items()}))
-    return Table("domains", "Mean normalised score per domain", ("agent", *names), tuple(rows), notes)
+    sources = tuple((None, *(Source((label,), tuple(tasks[name])) for name in names)) for label in domains)
+    return Table("domains", "Mean normalised score per domain", ("agent", *names), tuple(rows), notes, sources)
 
 
 def curve_tables(results: Results) -> list[Table]:
@@ -105,6 +119,9 @@ def curve_tables(results: Results) -> list[Table]:
                 for task in results.tasks
             ),
             ("Columns are fine-tuning frames; mean return ± standard error over runs (n = number of runs).",),
+            tuple(
+                (None, *(Source((agent.label,), (task,), frame=frame) for frame in frames)) for task in results.tasks
+            ),
         )
         for agent in results.agents
     ]
@@ -148,5 +165,9 @@ def _estimate_notes(rows: Mapping[str, Sequence[Estimate]]) -> list[str]:
     return [f"Score = return / reference. {notes[0]}", *notes[1:]] if notes else ["Score = return / reference."]
 
 
-def _tasks_of(matrix: ScoreMatrix, domain: str) -> list[str]:
-    return [task for task, its_domain in zip(matrix.tasks, matrix.domains, strict=True) if its_domain == domain]
+def tasks_by_domain(matrix: ScoreMatrix) -> dict[str, tuple[str, ...]]:
+    """The tasks of each domain, in the suite's order."""
+    tasks: dict[str, tuple[str, ...]] = {}
+    for task, domain in zip(matrix.tasks, matrix.domains, strict=True):
+        tasks[domain] = (*tasks.get(domain, ()), task)
+    return tasks
