@@ -11,7 +11,7 @@ from synthetic_runs import TASKS, evaluation, make_job, write_grid, write_run
 
 from urlbench.errors import IncompleteError, UserError
 from urlbench.reports.document import FORMATS, escape_latex, escape_markdown
-from urlbench.reports.figures import colours
+from urlbench.reports.figures import PICTURES
 from urlbench.reports.report import make_report
 
 REDUCED = "REDUCED BUDGET: preset smoke — not comparable with published numbers"
@@ -53,7 +53,7 @@ def test_the_files_are_named_after_suite_and_preset(everything):
         f"report-{stem}.md",
         f"report-{stem}.tex",
         *(f"{name}-{stem}.tex" for name in ("aggregates", "domains", "tasks")),
-        *(f"{name}-{stem}.{ending}" for name in ("aggregates", "domains", "curves") for ending in ("png", "pdf")),
+        *(f"{name}-{stem}.{ending}" for name in ("aggregates", "domains", "curves") for ending in PICTURES),
     }
     assert {path.parent.name for path in everything.values()} == {stem}
     assert next(iter(everything)).endswith(".md")
@@ -114,6 +114,8 @@ def test_a_reduced_preset_is_marked_everywhere(everything):
     for name, path in everything.items():
         if path.suffix == ".tex":
             assert escape_latex(REDUCED) in path.read_text(), name
+        elif path.suffix == ".svg":
+            assert REDUCED in path.read_text(), name
         else:
             assert "smoke" in name
 
@@ -148,6 +150,13 @@ def test_png_and_pdf_carry_their_origin_and_no_date(everything):
     assert b"/Subject" in pdf
     assert b"CreationDate" not in pdf
     assert b"/FontType 3" not in pdf
+
+
+def test_svg_files_carry_their_origin_and_neither_a_date_nor_a_font_to_look_for(everything):
+    svg = everything["aggregates-toy@1-smoke.svg"].read_text()
+    assert "Git state of the runs: 0123456789ab" in svg
+    assert "<dc:date>" not in svg
+    assert "<text" not in svg
 
 
 def test_every_table_says_where_it_comes_from(everything):
@@ -249,13 +258,6 @@ def test_an_agent_with_an_odd_name_does_not_break_the_tables(tmp_path):
     files = report(tmp_path)
     assert r"my\_agent\|50%&" in markdown(files)
     assert r"my\_agent|50\%\&" in files["tasks-toy@1-smoke.tex"].read_text()
-
-
-def test_colours_of_known_agents_do_not_depend_on_the_others():
-    assert colours(["choreographer", "random"]) == {
-        agent: colour for agent, colour in colours(["apt", "choreographer", "random"]).items() if agent != "apt"
-    }
-    assert colours(["b", "a"]) == colours(["a", "b"])
 
 
 def test_bad_requests_are_refused(grid, tmp_path):

@@ -1,4 +1,4 @@
-"""A report before it has a format, and its Markdown, LaTeX, PNG and PDF files."""
+"""A report before it has a format, and its Markdown, LaTeX, PNG, PDF and SVG files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from urlbench.reports.frame import Frame
 from urlbench.reports.provenance import Provenance
 from urlbench.reports.tables import Table
 
-FORMATS = ("md", "latex", "png", "pdf")
+FORMATS = ("md", "latex", *figures.PICTURES)
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -65,7 +65,7 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
     written: dict[Path, str] = {}
     description = "\n".join([*frame.marks, *report.provenance.lines()])
     pictures = {}
-    for ending in [name for name in ("png", "pdf") if name in formats]:
+    for ending in [name for name in figures.PICTURES if name in formats]:
         pictures[ending] = [
             {"title": title, "file": f"{name}-{frame.stem}.{ending}"} for name, (title, _) in report.figures.items()
         ]
@@ -81,7 +81,11 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
         written[folder / f"report-{frame.stem}.md"] = (
             _markdown()
             .get_template("report.md.j2")
-            .render(**common, tables=[*report.tables, *report.long_tables], figures=pictures.get("png", []))
+            .render(
+                **common,
+                tables=[*report.tables, *report.long_tables],
+                figures=pictures.get("png", pictures.get("svg", [])),
+            )
         )
     if "latex" in formats:
         environment = _latex()

@@ -1,6 +1,6 @@
 """The report of a suite that fine-tunes: normalised returns with bootstrap intervals, and learning curves."""
 
-from urlbench.reports import figures, tables
+from urlbench.reports import curve_figures, score_figures, tables
 from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
 from urlbench.reports.provenance import provenance
@@ -38,15 +38,17 @@ def assemble(results: Results, command: str, ci: CiMethod, reps: int, *, allow_p
         figures={
             "aggregates": (
                 f"{aggregates.title} — {frame.name}",
-                figures.aggregates_figure(overall, frame.titled(aggregates.title), [*aggregates.notes, origin.short]),
+                score_figures.aggregates_figure(
+                    overall, frame.titled(aggregates.title), [*aggregates.notes, origin.short]
+                ),
             ),
             "domains": (
                 f"{by_domain.title} — {frame.name}",
-                figures.domains_figure(domains, frame.titled(by_domain.title), [*by_domain.notes, origin.short]),
+                score_figures.domains_figure(domains, frame.titled(by_domain.title), [*by_domain.notes, origin.short]),
             ),
             "curves": (
                 f"{curve_title} — {frame.name}",
-                figures.curves_figure(results, frame.titled(curve_title), [_BAND_NOTE, origin.short]),
+                curve_figures.learning_figure(results, frame.titled(curve_title), [_BAND_NOTE, origin.short]),
             ),
         },
         provenance=origin,

@@ -1,0 +1,72 @@
+"""Figures with a line for each agent."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from urlbench.reports.appearance import Look, looks
+from urlbench.reports.figures import Canvas, line_style, shown
+from urlbench.reports.tables import curve
+from urlbench.results.cells import Results
+from urlbench.statistics.estimates import Floats, task_mean
+
+_MOST_COLUMNS = 4
+# With more agents than this their bands hide the lines, and points on every line hide each other.
+_MOST_BANDS = 14
+
+
+def learning_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
+    """A panel per task: mean return against fine-tuning frames, with a band of one standard error."""
+    protocol = results.suite.protocols[results.preset]
+    frames = list(range(protocol.eval_every_frames, protocol.finetune_frames + 1, protocol.eval_every_frames))
+    palette = looks([agent.label for agent in results.agents])
+    columns = min(_MOST_COLUMNS, len(results.tasks))
+    rows = -(-len(results.tasks) // columns)
+    canvas = Canvas.of(0.25 + 1.45 * rows, title, foot, palette)
+    for index, (axes, task) in enumerate(
+        zip(canvas.grid(rows, columns, len(results.tasks)), results.tasks, strict=True)
+    ):
+        for label, look in palette.items():
+            _draw_returns(axes, curve(results, label, task, frames), frames, look, band=len(palette) <= _MOST_BANDS)
+        axes.set_title(shown(task))
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        _frames_axis(axes)
+        if index % columns == 0:
+            axes.set_ylabel("return")
+    return canvas.finished("fine-tuning frames")
+
+
+def _draw_returns(axes: Axes, values: Floats, frames: Sequence[int], look: Look, *, band: bool) -> None:
+    if not len(values):
+        return
+    means = [task_mean(column) for column in values.T]
+    middle = np.array([mean.mean for mean in means], dtype=np.float64)
+    errors = np.array([np.nan if mean.standard_error is None else mean.standard_error for mean in means])
+    _draw_line(axes, np.array(frames), middle, middle - errors, middle + errors, look, band=band)
+
+
+def _draw_line(
+    axes: Axes,
+    x: Floats,
+    values: Floats,
+    lows: Floats,
+    highs: Floats,
+    look: Look,
+    *,
+    band: bool,
+    every: int = 1,
+) -> None:
+    # Between each two markers, or they hide the line.
+    style = line_style(look) | {"markersize": 2.8, "markevery": every}
+    axes.plot(x, values, **style)
+    if band and not np.isnan(lows).all():
+        axes.fill_between(x, lows, highs, color=look.colour, alpha=0.16, linewidth=0)
+
+
+def _frames_axis(axes: Axes) -> None:
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.locator_params(axis="x", nbins=4)
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
