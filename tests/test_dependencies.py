@@ -13,6 +13,7 @@ RUNNER = {
 TORCH_LEFT_OUT = RUNNER | {"manifest", "doctor"}
 COMMAND_LINE = {
     "cli",
+    "cli_baselines",
     "cli_data",
     "cli_options",
     "__main__",
@@ -55,14 +56,15 @@ def imported(tree: ast.AST, *, at_start: bool = False) -> set[str]:
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 FORBIDDEN = {
-    "agents": {"suites", "data", "results", "statistics", "reports", "runner", "cli"},
-    "suites": {"agents", "data", "results", "statistics", "reports", "runner", "cli"},
-    "data": {"agents", "suites", "results", "statistics", "reports", "cli"},
-    "results": {"agents", "suites", "data", "statistics", "reports", "runner", "cli"},
-    "statistics": {"agents", "suites", "data", "reports", "runner", "cli"},
+    "agents": {"suites", "data", "results", "statistics", "baselines", "reports", "runner", "cli"},
+    "suites": {"agents", "data", "results", "statistics", "baselines", "reports", "runner", "cli"},
+    "data": {"agents", "suites", "results", "statistics", "baselines", "reports", "cli"},
+    "results": {"agents", "suites", "data", "statistics", "baselines", "reports", "runner", "cli"},
+    "statistics": {"agents", "suites", "data", "baselines", "reports", "runner", "cli"},
+    "baselines": {"agents", "suites", "data", "reports", "runner", "cli"},
     "reports": {"agents", "suites", "data", "runner", "cli"},
-    "runner": {"agents", "suites", "data", "results", "statistics", "reports", "cli"},
-    "core": {"agents", "suites", "data", "results", "statistics", "reports", "cli"},
+    "runner": {"agents", "suites", "data", "results", "statistics", "baselines", "reports", "cli"},
+    "core": {"agents", "suites", "data", "results", "statistics", "baselines", "reports", "cli"},
     "cli": {"agents", "suites"},
 }
 # The executor names the worker's exit codes; that module imports nothing but the standard library at its start.
@@ -120,13 +122,23 @@ def test_every_rule_still_has_something_to_check() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli.py", "cli_data.py", "cli_options.py", "__init__.py", "errors.py", "exorl.py", "registry.py", "listing.py"],
+    [
+        "cli.py",
+        "cli_baselines.py",
+        "cli_data.py",
+        "cli_options.py",
+        "__init__.py",
+        "errors.py",
+        "exorl.py",
+        "registry.py",
+        "listing.py",
+    ],
 )
 def test_the_start_of_the_command_line_imports_nothing_heavy(module: str) -> None:
     names = imported(TREES[PACKAGE / module], at_start=True)
     assert not {top(name) for name in names} & (HEAVY | {"pydantic", "rich"})
     assert {name.split(".")[1] for name in names if name.startswith("urlbench.")} <= {
-        *("cli_data", "cli_options", "errors", "exorl", "registry", "__version__")
+        *("cli_baselines", "cli_data", "cli_options", "errors", "exorl", "registry", "__version__")
     }
 
 
