@@ -9,7 +9,6 @@ from typing import Any
 
 from urlbench.errors import UserError
 
-
 _CONTINUE = "continue with --rerun failed"
 
 

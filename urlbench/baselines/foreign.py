@@ -153,7 +153,7 @@ class _Reader:
 
         def whole(field: str, default: int) -> int:
             text = texts.get(field, str(default))
-            if text.isascii() and text.isdigit():
+            if text.isascii() and text.isdigit() and len(text) < 19:
                 return int(text)
             wrong(field, "is no whole number of 0 or more")
             return -1
@@ -198,7 +198,7 @@ class _Reader:
 def _number(text: str) -> float | None:
     try:
         # Python reads 1_000 as a number; other programs do not.
-        return None if "_" in text else float(text)
+        return float(text) if text.isascii() and "_" not in text else None
     except ValueError:
         return None
 
