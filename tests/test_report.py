@@ -51,6 +51,7 @@ def test_the_files_are_named_after_suite_and_preset(everything):
     stem = "toy@1-smoke"
     assert set(everything) == {
         f"report-{stem}.md",
+        f"report-{stem}.html",
         f"report-{stem}.tex",
         *(f"{name}-{stem}.tex" for name in ("aggregates", "domains", "tasks")),
         *(f"{name}-{stem}.{ending}" for name in ("aggregates", "domains", "curves") for ending in PICTURES),

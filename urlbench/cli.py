@@ -283,7 +283,7 @@ def report(
     ] = None,
     reps: Annotated[int | None, typer.Option("--reps", help="Bootstrap repetitions [default: 50000]")] = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help=f"md, latex, png, pdf [default: all]. {MANY}")
+        list[str] | None, typer.Option("--format", help=f"md, html, latex, png, pdf, svg [default: all]. {MANY}")
     ] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Report gaps, stamped PARTIAL.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Where to [default: reports in the runs folder]")] = None,

@@ -1,4 +1,4 @@
-"""A report before it has a format, and its Markdown, LaTeX, PNG, PDF and SVG files."""
+"""A report before it has a format, and its Markdown, HTML, LaTeX, PNG, PDF and SVG files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,13 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from urlbench.reports import figures
+from urlbench.reports import figures, html_page
 from urlbench.reports.frame import Frame
+from urlbench.reports.origins import Origins
 from urlbench.reports.provenance import Provenance
 from urlbench.reports.tables import Table
 
-FORMATS = ("md", "latex", *figures.PICTURES)
+FORMATS = ("md", "html", "latex", *figures.PICTURES)
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -42,8 +43,10 @@ class Report:
     Attributes:
         frame: its name and its marks.
         tables: for all formats.
-        long_tables: for Markdown only.
+        long_tables: for Markdown and HTML only.
         figures: title and picture, by name.
+        provenance: of all of it.
+        origins: the runs that single numbers are made of.
     """
 
     frame: Frame
@@ -51,6 +54,7 @@ class Report:
     long_tables: tuple[Table, ...]
     figures: Mapping[str, tuple[str, Figure]]
     provenance: Provenance
+    origins: Origins
 
 
 def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -87,6 +91,8 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
                 figures=pictures.get("png", pictures.get("svg", [])),
             )
         )
+    if "html" in formats:
+        written[folder / f"report-{frame.stem}.html"] = html_page.render(report)
     if "latex" in formats:
         environment = _latex()
         files = [f"{table.name}-{frame.stem}" for table in report.tables]

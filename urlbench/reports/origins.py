@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
+from urlbench.results.validation import Commands
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,35 @@ class Origin:
     run: RunRecord
 
 
-def origins_of(results: Results) -> tuple[Origin, ...]:
-    """The runs that count in `results`, in the order of their cells."""
+@dataclass(frozen=True)
+class Origins:
+    """What is known of the runs of a report.
+
+    Attributes:
+        domains: of each task, in the suite's order.
+        commands: that make the runs, by agent label; agents without runs have none.
+        runs: in the order of their cells.
+    """
+
+    domains: Mapping[str, str]
+    commands: Mapping[str, str]
+    runs: tuple[Origin, ...]
+
+
+def origins_of(results: Results) -> Origins:
+    """The runs that count in `results`."""
+    # Without overrides: looking them up imports torch, and a report is made without it.
+    commands = Commands(results, overrides=False)
     found = ((cell.agent, results.run(*cell)) for cell in results.expected())
-    return tuple(_origin(results, agent, run) for agent, run in found if run is not None)
+    return Origins(
+        domains={task: results.suite.task(task).domain for task in results.tasks},
+        commands={
+            agent.label: commands.run(agent, results.tasks, results.seeds)
+            for agent in results.agents
+            if agent.config_hash is not None
+        },
+        runs=tuple(_origin(results, agent, run) for agent, run in found if run is not None),
+    )
 
 
 def _origin(results: Results, agent: str, run: RunRecord) -> Origin:

@@ -63,8 +63,8 @@ def provenance(results: Results, command: str) -> Provenance:
     runs = results.usable_runs()
     # Without overrides: looking them up imports torch, and a report is made without it.
     commands = Commands(results, overrides=False)
-    versions = _versions(runs)
-    git = _distinct(_git(run.manifest.get("git")) for run in runs)
+    versions = package_versions(runs)
+    git = _distinct(git_words(run.manifest.get("git")) for run in runs)
     ids = sorted(run.id for run in runs)
     fingerprint = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:8]
     seeds = seeds_flag(run.spec.seed for run in runs)
@@ -89,7 +89,7 @@ def provenance(results: Results, command: str) -> Provenance:
         ("Agents", [_agent_line(results, agent.label) for agent in results.agents]),
         ("Versions of the runs", [", ".join(versions)]),
         ("Git state of the runs", git),
-        ("Hardware of the runs", _distinct(_hardware(run.manifest.get("hardware")) for run in runs)),
+        ("Hardware of the runs", _distinct(hardware_words(run.manifest.get("hardware")) for run in runs)),
         ("Runs ended", _dates(runs)),
         ("Run ids", [f"{len(ids)} runs, fingerprint {fingerprint}", *_wrapped(ids)]),
     ]
@@ -133,7 +133,8 @@ def versions_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{name} {' and '.join(sorted(versions))}" for name, versions in sorted(found.items())]
 
 
-def _versions(runs: Sequence[RunRecord]) -> list[str]:
+def package_versions(runs: Sequence[RunRecord]) -> list[str]:
+    """The versions of all packages that the runs were made with, of urlbench and of Python."""
     tables: list[Mapping[str, Any]] = []
     for run in runs:
         recorded = run.manifest.get("packages", run.manifest.get("versions"))
@@ -163,14 +164,16 @@ def _distinct(texts: Iterable[str]) -> list[str]:
     return sorted(set(texts)) or ["unknown"]
 
 
-def _git(state: Any) -> str:
+def git_words(state: Any) -> str:
+    """The commit of a run's code in few words, from its manifest."""
     if not isinstance(state, Mapping):
         return str(state) if state else "unknown"
     commit = str(state.get("commit") or "unknown")
     return commit[:12] + (" with uncommitted changes" if state.get("dirty") else "")
 
 
-def _hardware(hardware: Any) -> str:
+def hardware_words(hardware: Any) -> str:
+    """The machine of a run on one line, from its manifest."""
     if not isinstance(hardware, Mapping):
         return str(hardware) if hardware else "unknown"
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted(hardware.items()) if value is not None)

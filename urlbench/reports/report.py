@@ -1,4 +1,4 @@
-"""Reports: tables, figures and where their numbers come from, as Markdown, LaTeX, PNG and PDF."""
+"""Reports: tables, figures and where their numbers come from, as Markdown, HTML, LaTeX, PNG, PDF and SVG."""
 
 import shlex
 from collections.abc import Sequence

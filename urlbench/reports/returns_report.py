@@ -3,6 +3,7 @@
 from urlbench.reports import curve_figures, score_figures, tables
 from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
+from urlbench.reports.origins import origins_of
 from urlbench.reports.provenance import provenance
 from urlbench.results.cells import Results
 from urlbench.statistics.resampling import CiMethod
@@ -52,4 +53,5 @@ def assemble(results: Results, command: str, ci: CiMethod, reps: int, *, allow_p
             ),
         },
         provenance=origin,
+        origins=origins_of(results),
     )
