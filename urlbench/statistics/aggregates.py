@@ -1,20 +1,65 @@
-"""The four aggregates of normalised scores, with 95 % percentile bootstrap intervals.
+"""The four aggregates of normalised scores, and scores of tasks and domains, with 95 % percentile intervals.
 
-Point estimates are rliable's (Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice").
+Point estimates are rliable's (Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice", section 4.2).
+The IQM and the gap are over all runs and tasks together, mean and median over the means of the tasks; written so,
+tasks with different numbers of runs need no filling.
 """
+
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from urlbench.results.score_matrix import ScoreMatrix
-from urlbench.statistics.estimates import CONFIDENCE, Estimate, Floats
-from urlbench.statistics.resampling import CiMethod, chunks, cluster_draws, independent_draws, shares_pretraining
-
-AGGREGATES = ("IQM", "Median", "Mean", "Optimality gap")
-_CHUNK_VALUES = 1 << 20
+from urlbench.statistics.estimates import REPS, Estimate, Floats, estimate
+from urlbench.statistics.resampling import CiMethod, Draw, LegacyStream, Resamples, clustered, draws, resamples
+from urlbench.statistics.runs import Runs, runs_of
 
 
-def aggregate(matrix: ScoreMatrix, ci: CiMethod = "stratified", reps: int = 50_000) -> dict[str, Estimate]:
-    """The four aggregates of `AGGREGATES` with their intervals.
+def iqm(drawn: Resamples) -> Floats:
+    """Interquartile mean: of all scores but the floor(runs / 4) lowest and highest, [reps]."""
+    n_runs = len(drawn.runs.values)
+    cut = int(0.25 * n_runs)
+    inner = np.clip(drawn.cumulative, cut, n_runs - cut)
+    # What a score adds to the clipped count is how often it is in the middle half.
+    kept = np.empty(inner.shape)
+    kept[0] = inner[0] - cut
+    np.subtract(inner[1:], inner[:-1], out=kept[1:])
+    return drawn.runs.values[drawn.runs.order] @ kept / (n_runs - 2 * cut)
+
+
+def median(drawn: Resamples) -> Floats:
+    """Median of the tasks' means, [reps]."""
+    ordered = np.sort(drawn.task_means, axis=0)  # in half of the time of np.median
+    n_tasks = len(ordered)
+    return (ordered[(n_tasks - 1) // 2] + ordered[n_tasks // 2]) / 2
+
+
+def mean(drawn: Resamples) -> Floats:
+    """Mean of the tasks' means, [reps]."""
+    return drawn.task_means.mean(axis=0)
+
+
+def optimality_gap(drawn: Resamples) -> Floats:
+    """How far runs stay below a score of 1 on average, [reps]; a score above 1 counts as 1."""
+    return 1 - np.minimum(drawn.runs.values, 1) @ drawn.counts / len(drawn.runs.values)
+
+
+METRICS: Mapping[str, Callable[[Resamples], Floats]] = {
+    "IQM": iqm,
+    "Median": median,
+    "Mean": mean,
+    "Optimality gap": optimality_gap,
+}
+AGGREGATES = tuple(METRICS)
+
+
+def aggregate(
+    matrix: ScoreMatrix,
+    ci: CiMethod | LegacyStream = "stratified",
+    reps: int = REPS,
+    metrics: Sequence[str] = AGGREGATES,
+) -> dict[str, Estimate]:
+    """Aggregates with their intervals.
 
     A task without any run leaves no aggregate at all: what is left would be a score of other tasks. A task
     with a single run leaves no interval, for its spread is unknown.
@@ -23,63 +68,47 @@ def aggregate(matrix: ScoreMatrix, ci: CiMethod = "stratified", reps: int = 50_0
         matrix: scores of one agent.
         ci: how runs are resampled.
         reps: bootstrap repetitions.
+        metrics: which of `AGGREGATES`.
     """
-    columns = [column[~np.isnan(column)] for column in matrix.scores.T]
-    counts = [len(column) for column in columns]
-    n_runs = sum(counts)
-    if not n_runs or min(counts) == 0:
-        empty = [task for task, count in zip(matrix.tasks, counts, strict=True) if not count]
-        note = f"no run on {', '.join(empty)}"
-        return {name: Estimate(None, None, None, n_runs, note) for name in AGGREGATES}
-    points = _point_estimates(columns)
-    note = _no_interval_reason(matrix, counts, ci)
+    runs = runs_of(matrix)
+    n_runs = len(runs.values)
+    if runs.why_no_value:
+        return {name: Estimate(None, None, None, n_runs, runs.why_no_value) for name in metrics}
+    values = {name: point(name, runs) for name in metrics}
+    note = runs.why_no_interval(clustered=clustered(matrix, ci))
     if note:
-        return {name: Estimate(points[name], None, None, n_runs, note) for name in AGGREGATES}
-    replicates = bootstrap(matrix, ci, reps)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    estimates = {}
-    for name in AGGREGATES:
-        low, high = np.percentile(replicates[name], [tail, 100 - tail])
-        estimates[name] = Estimate(points[name], float(low), float(high), n_runs)
-    return estimates
+        return {name: Estimate(values[name], None, None, n_runs, note) for name in metrics}
+    (replicates,) = metric_replicates([runs], draws([runs], ci), reps, metrics)
+    return {name: estimate(values[name], replicates[name], n_runs) for name in metrics}
 
 
-def bootstrap(matrix: ScoreMatrix, ci: CiMethod, reps: int) -> dict[str, Floats]:
-    """Replicates [reps] of each aggregate; memory is bounded whatever `reps` is."""
-    columns = [column[~np.isnan(column)] for column in matrix.scores.T]
-    draw = cluster_draws(matrix, columns) if shares_pretraining(matrix, ci) else independent_draws(matrix, columns)
-    chunk = max(1, _CHUNK_VALUES // sum(map(len, columns)))
-    parts = [
-        _aggregate_samples([column[index] for column, index in zip(columns, draw(size), strict=True)])
-        for size in chunks(reps, chunk)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in AGGREGATES}
+def point(metric: str, runs: Runs) -> float:
+    """A metric of the runs themselves, each taken once."""
+    return float(METRICS[metric](Resamples(runs, np.ones((len(runs.values), 1), np.int32)))[0])
 
 
-def _point_estimates(columns: list[Floats]) -> dict[str, float]:
-    # rliable takes the IQM and the gap over all runs and tasks together, mean and median over the
-    # means of the tasks; written so, tasks with different numbers of runs (PARTIAL) need no filling.
-    samples = _aggregate_samples([column[None] for column in columns])
-    return {name: float(values[0]) for name, values in samples.items()}
+def metric_replicates(agents: Sequence[Runs], draw: Draw, reps: int, metrics: Sequence[str]) -> list[dict[str, Floats]]:
+    """Replicates [reps] of each metric, by agent."""
+    found = [{metric: np.empty(reps) for metric in metrics} for _ in agents]
+    done = 0
+    for block in resamples(agents, draw, reps):
+        until = done + block[0].counts.shape[1]
+        for drawn, replicates in zip(block, found, strict=True):
+            for metric, values in replicates.items():
+                values[done:until] = METRICS[metric](drawn)
+        done = until
+    return found
 
 
-def _aggregate_samples(samples: list[Floats]) -> dict[str, Floats]:
-    """The aggregates of many resamples at once, from one array [reps, runs] a task."""
-    runs = np.concatenate(samples, axis=1)
-    tasks = np.stack([sample.mean(axis=1) for sample in samples], axis=1)
-    n_runs = runs.shape[1]
-    cut = int(0.25 * n_runs)
-    return {
-        "IQM": np.sort(runs, axis=1)[:, cut : n_runs - cut].mean(axis=1),
-        "Median": np.median(tasks, axis=1),
-        "Mean": tasks.mean(axis=1),
-        "Optimality gap": 1 - np.minimum(runs, 1).mean(axis=1),
+def task_scores(matrix: ScoreMatrix, ci: CiMethod = "stratified", reps: int = REPS) -> dict[str, Estimate]:
+    """The mean score on each task."""
+    return {task: aggregate(matrix.select([task]), ci, reps, ["Mean"])["Mean"] for task in matrix.tasks}
+
+
+def domain_scores(matrix: ScoreMatrix, ci: CiMethod = "stratified", reps: int = REPS) -> dict[str, Estimate]:
+    """The mean score in each domain, over its tasks' means."""
+    tasks_of = {
+        domain: [task for task, its in zip(matrix.tasks, matrix.domains, strict=True) if its == domain]
+        for domain in dict.fromkeys(matrix.domains)
     }
-
-
-def _no_interval_reason(matrix: ScoreMatrix, counts: list[int], ci: CiMethod) -> str:
-    if min(counts) < 2:
-        return "one run per task: no interval" if max(counts) == 1 else "a task with a single run: no interval"
-    if not matrix.complete and shares_pretraining(matrix, ci):
-        return "missing runs: no cluster interval"
-    return ""
+    return {domain: aggregate(matrix.select(tasks), ci, reps, ["Mean"])["Mean"] for domain, tasks in tasks_of.items()}

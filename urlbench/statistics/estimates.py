@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
+REPS = 50_000
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Estimate:
         low: lower end of the 95 % interval; None where there is no interval.
         high: upper end.
         n_runs: runs that went in, over all tasks.
-        note: why there is no value or no interval; empty otherwise.
+        note: why there is no value or no interval, or what the interval rests on; empty otherwise.
     """
 
     value: float | None
@@ -48,3 +49,16 @@ def task_mean(values: Floats) -> TaskMean:
     n = len(present)
     error = float(np.std(present, ddof=1) / np.sqrt(n)) if n > 1 else None
     return TaskMean(float(np.mean(present)) if n else None, error, n)
+
+
+def percentile_intervals(replicates: Floats) -> tuple[Floats, Floats]:
+    """Lower and upper ends of the 95 % percentile interval, each [...], of replicates [..., reps]."""
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(replicates, [tail, 100 - tail], axis=-1)
+    return low, high
+
+
+def estimate(value: float, replicates: Floats, n_runs: int, note: str = "") -> Estimate:
+    """A value with the interval of its replicates [reps]."""
+    low, high = percentile_intervals(replicates)
+    return Estimate(value, float(low), float(high), n_runs, note)
