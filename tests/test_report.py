@@ -54,7 +54,15 @@ def test_the_files_are_named_after_suite_and_preset(everything):
         f"report-{stem}.html",
         f"report-{stem}.tex",
         *(f"{name}-{stem}.tex" for name in ("aggregates", "domains", "tasks")),
-        *(f"{name}-{stem}.{ending}" for name in ("aggregates", "domains", "curves") for ending in PICTURES),
+        *(
+            f"{name}-{stem}.csv"
+            for name in ("aggregates", "domains", "tasks", "improvement", "curve-apt", "curve-random")
+        ),
+        *(
+            f"{name}-{stem}.{ending}"
+            for name in ("aggregates", "domains", "profiles", "improvement", "curves", "completeness")
+            for ending in PICTURES
+        ),
     }
     assert {path.parent.name for path in everything.values()} == {stem}
     assert next(iter(everything)).endswith(".md")
@@ -63,7 +71,8 @@ def test_the_files_are_named_after_suite_and_preset(everything):
 def test_the_numbers_are_those_of_the_runs(grid):
     text = sections(markdown(report(grid)))
     # apt on walker_walk ends at 20, 50 and 80: mean 50, standard error 30 / sqrt(3).
-    assert "| walker | walker\\_walk | 50.0 ± 17.3 (n=3) |" in text["Final return per task"]
+    assert "| walker | walker\\_walk | **50.0 ± 17.3** |" in text["Final return per task"]
+    assert "Every mean is over 3 runs." in text["Final return per task"]
     curve = text["Return during fine-tuning, apt"]
     assert "| task | 100 | 200 |" in curve
     assert "| walker\\_walk | 25.0 ± 8.7 (n=3) | 50.0 ± 17.3 (n=3) |" in curve
@@ -86,7 +95,9 @@ def test_the_same_runs_give_the_same_bytes(everything, tmp_path):
 
 def test_another_agent_changes_no_numbers(grid):
     def rows(agent: str) -> list[str]:
-        return [line for line in markdown(report(grid)).splitlines() if line.startswith(f"| {agent} |")]
+        # More agents make more pairs.
+        parts = {title: part for title, part in sections(markdown(report(grid))).items() if "improvement" not in title}
+        return [line for part in parts.values() for line in part.splitlines() if line.startswith(f"| {agent} |")]
 
     before = rows("apt")
     write_grid(grid, ["aaa"], 3)
@@ -128,7 +139,7 @@ def test_figures_carry_marks_and_origin(grid, monkeypatch):
     monkeypatch.setattr(figures, "save", lambda figure, path, description: shown.append((figure, description)))
     shutil.rmtree(grid / make_job("apt", "arm_left", 2).path)
     report(grid, formats=("png",), allow_partial=True)
-    assert len(shown) == 3
+    assert len(shown) == 6
     for figure, description in shown:
         visible = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
         for words in (REDUCED, "PARTIAL 17/18 runs", "git 0123456789ab", "urlbench report --suite toy", "seeds 0-2"):

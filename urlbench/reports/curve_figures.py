@@ -1,6 +1,6 @@
-"""Figures with a line for each agent."""
+"""Figures with a line for each agent: returns during fine-tuning, and performance profiles."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,9 +9,10 @@ from matplotlib.ticker import EngFormatter
 
 from urlbench.reports.appearance import Look, looks
 from urlbench.reports.figures import Canvas, line_style, shown
-from urlbench.reports.tables import curve
+from urlbench.reports.score_tables import curve, evaluation_frames
 from urlbench.results.cells import Results
 from urlbench.statistics.estimates import Floats, task_mean
+from urlbench.statistics.profiles import Profile
 
 _MOST_COLUMNS = 4
 # With more agents than this their bands hide the lines, and points on every line hide each other.
@@ -20,8 +21,7 @@ _MOST_BANDS = 14
 
 def learning_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
     """A panel per task: mean return against fine-tuning frames, with a band of one standard error."""
-    protocol = results.suite.protocols[results.preset]
-    frames = list(range(protocol.eval_every_frames, protocol.finetune_frames + 1, protocol.eval_every_frames))
+    frames = evaluation_frames(results)
     palette = looks([agent.label for agent in results.agents])
     columns = min(_MOST_COLUMNS, len(results.tasks))
     rows = -(-len(results.tasks) // columns)
@@ -39,6 +39,39 @@ def learning_figure(results: Results, title: str, foot: Sequence[str]) -> Figure
     return canvas.finished("fine-tuning frames")
 
 
+def profiles_figure(profiles: Mapping[str, Profile], title: str, foot: Sequence[str]) -> Figure:
+    """The fraction of runs whose score is above each threshold, with the interval as a band.
+
+    Source: Agarwal et al. 2021, sec. 4.2 (score distributions).
+
+    Args:
+        profiles: by the agent's label.
+        title: of the figure.
+        foot: what is said below it.
+    """
+    palette = looks(list(profiles))
+    canvas = Canvas.of(2.9, title, foot, palette)
+    (axes,) = canvas.grid(1, 1, 1)
+    for label, look in palette.items():
+        one = profiles[label]
+        every = max(1, len(one.thresholds) // 12)
+        _draw_line(
+            axes,
+            one.thresholds,
+            one.values,
+            one.lows,
+            one.highs,
+            look,
+            band=len(palette) <= _MOST_BANDS,
+            every=every,
+        )
+    axes.set_ylim(0, 1.02)
+    thresholds = next(iter(profiles.values())).thresholds
+    axes.set_xlim(float(thresholds[0]), float(thresholds[-1]))
+    axes.set_ylabel("fraction of runs above τ")
+    return canvas.finished("normalised score τ")
+
+
 def _draw_returns(axes: Axes, values: Floats, frames: Sequence[int], look: Look, *, band: bool) -> None:
     if not len(values):
         return
@@ -50,7 +83,7 @@ def _draw_returns(axes: Axes, values: Floats, frames: Sequence[int], look: Look,
 
 def _draw_line(
     axes: Axes,
-    x: Floats,
+    x: Floats | Sequence[int],
     values: Floats,
     lows: Floats,
     highs: Floats,

@@ -1,4 +1,4 @@
-"""A report before it has a format, and its Markdown, HTML, LaTeX, PNG, PDF and SVG files."""
+"""A report before it has a format, and its Markdown, HTML, LaTeX, CSV, PNG, PDF and SVG files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from urlbench.reports import figures, html_page
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import Origins
 from urlbench.reports.provenance import Provenance
-from urlbench.reports.tables import Table
+from urlbench.reports.tables import Table, to_csv
 
-FORMATS = ("md", "html", "latex", *figures.PICTURES)
+FORMATS = ("md", "html", "latex", "csv", *figures.PICTURES)
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -43,7 +43,7 @@ class Report:
     Attributes:
         frame: its name and its marks.
         tables: for all formats.
-        long_tables: for Markdown and HTML only.
+        long_tables: for all formats but LaTeX.
         figures: title and picture, by name.
         provenance: of all of it.
         origins: the runs that single numbers are made of.
@@ -103,6 +103,10 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
             written[folder / f"{name}.tex"] = environment.get_template("table.tex.j2").render(
                 **common, table=table, label=name
             )
+    if "csv" in formats:
+        words = "; ".join([frame.name, *frame.marks])
+        for table in [*report.tables, *report.long_tables]:
+            written[folder / f"{table.name}-{frame.stem}.csv"] = to_csv(table, words, report.provenance.short)
     for path, text in written.items():
         path.write_text(text, encoding="utf-8", newline="\n")
     paths = list(written)

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
@@ -43,6 +45,8 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "urlbench",
     # An agent may be called `a$b$c`.
     "text.parse_math": False,
+    # The same for layout and file, or names would be measured in other pixels than they are drawn in.
+    "figure.dpi": 200,
     "savefig.dpi": 200,
 }
 _LINE = 0.155
@@ -115,7 +119,7 @@ class Canvas:
             step = 0.18 / self.figure.get_figheight()
             self.figure.text(0.5, bottom + step * 0.1, shown(x_label), ha="center", va="bottom", fontsize=7.5)
             bottom += step
-        self.figure.tight_layout(rect=(0, bottom, 1, self.top), pad=0.4, w_pad=0.9, h_pad=0.9)
+        self.figure.tight_layout(rect=(0, bottom, 1, self.top), pad=0.6, w_pad=0.9, h_pad=0.9)
         return self.figure
 
 
@@ -134,6 +138,8 @@ def line_style(look: Look) -> dict[str, Any]:
 
 def name_rows(axes: Axes, names: Sequence[str], *, with_names: bool) -> None:
     """Give `axes` one row for each name, the first one on top."""
+    # Bars otherwise end at the edge.
+    axes.use_sticky_edges = False
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), [wrapped(name) for name in names] if with_names else [""] * len(names))
     axes.tick_params(axis="y", length=0)
@@ -167,7 +173,24 @@ def save(figure: Figure, path: Path, description: str) -> None:
         ".svg": {"Creator": "urlbench", "Description": description, "Date": None},
         ".png": {"Software": "urlbench", "Description": description},
     }
-    figure.savefig(path, metadata=details[path.suffix])
+    draw(figure, path, path.suffix.removeprefix("."), details[path.suffix])
+
+
+def draw(figure: Figure, file: Path | IO[str], kind: str, metadata: Mapping[str, Any]) -> None:
+    """Write `figure` as `kind`, one of `PICTURES`.
+
+    `Figure.savefig` draws everything twice, the first time for layouts that ours have not.
+    """
+    canvas: Any = _CANVASES[kind](figure)
+    dpi = figure.dpi
+    try:
+        getattr(canvas, f"print_{kind}")(file, metadata=dict(metadata))
+    finally:
+        # PDF and SVG count in 72 dots.
+        figure.dpi = dpi
+
+
+_CANVASES = {"png": FigureCanvasAgg, "pdf": FigureCanvasPdf, "svg": FigureCanvasSVG}
 
 
 @functools.cache

@@ -18,6 +18,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from urlbench.reports.appearance import looks
+from urlbench.reports.figures import draw
 from urlbench.reports.origins import Origins, Source
 from urlbench.reports.provenance import git_words, hardware_words, package_versions
 from urlbench.reports.tables import Table
@@ -88,7 +89,7 @@ def sort_key(text: str, kind: Kind) -> str:
 def inline_svg(figure: Figure, name: str) -> str:
     """`figure` as an svg element whose ids are those of no other figure on a page."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    draw(figure, file, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = file.getvalue()
     text = re.sub("<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = text.replace("<svg ", '<svg aria-hidden="true" ', 1)

@@ -2,16 +2,20 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 from urlbench.errors import UserError, unknown_name
 from urlbench.reports import figures, found_report, returns_report
 from urlbench.reports.document import FORMATS, Report, write_report
-from urlbench.reports.provenance import report_command
-from urlbench.results.cells import Results, collect
-from urlbench.results.selection import Selection, make_selection
+from urlbench.reports.frame import Frame
+from urlbench.reports.provenance import baselines_provenance, provenance, report_command
+from urlbench.reports.scores import baseline_tasks, in_order, load_baselines, on_tasks, split_baselines
+from urlbench.results.cells import collect
+from urlbench.results.selection import Selection, make_selection, registered_suite
 from urlbench.statistics.resampling import CiMethod
+from urlbench.types import Suite
 
 DEFAULT_CI: CiMethod = "stratified"
 DEFAULT_REPS = 50_000
@@ -39,7 +43,8 @@ def make_report(
     Args:
         runs_root: folder that `urlbench run` wrote to.
         suite: `name` or `name@version`.
-        agents: names or labels `name-config8`, in the order to show; default all that have runs.
+        agents: names or labels `name-config8`, and `baseline:source/agent` or `baseline:source` for stored ones, in the
+            order to show; default all that have runs. Baselines alone make a report without runs.
         preset: whose runs to report; it is in each title and file name, and marked there if it is a reduced one.
         out: folder for the report's own folder; default `reports` in `runs_root`.
         ci: how bootstrap intervals of returns resample runs; default `stratified`.
@@ -67,10 +72,11 @@ def make_report(
     if reps is not None and reps < 100:
         raise UserError(f"--reps {reps} is too few for a 95 % interval; ask for 100 or more (the default is 50000).")
     root = Path(runs_root)
-    selection = make_selection(agents, domains, tasks, seeds, snapshot, goal_sets)
-    results = collect(root, suite, preset, selection)
+    own, names = split_baselines(agents or ())
+    selection = make_selection(own, domains, tasks, seeds, snapshot, goal_sets)
+    request = _Request(root, suite, preset, agents, selection, ci, reps, allow_partial)
     with figures.figure_style():
-        report = _assemble(results, suite, selection, ci, reps, allow_partial=allow_partial)
+        report = _of_baselines(request, names) if names and not own else _of_runs(request, names)
         folder = (Path(out) if out is not None else root / "reports") / report.frame.stem
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -81,24 +87,81 @@ def make_report(
             ) from error
 
 
-def _assemble(
-    results: Results,
-    suite: str,
-    selection: Selection,
-    ci: CiMethod | None,
-    reps: int | None,
-    *,
-    allow_partial: bool,
-) -> Report:
-    command = report_command(results.root, suite, results.preset, selection)
-    partial = ["--allow-partial"] if allow_partial else []
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, as `make_report` takes it.
+
+    Attributes:
+        selection: of the runs, without baselines.
+    """
+
+    root: Path
+    suite: str
+    preset: str
+    agents: Sequence[str] | None
+    selection: Selection
+    ci: CiMethod | None
+    reps: int | None
+    allow_partial: bool
+
+    @property
+    def intervals(self) -> tuple[CiMethod, int]:
+        """How intervals are made, and with how many repetitions."""
+        return self.ci or DEFAULT_CI, self.reps or DEFAULT_REPS
+
+    def command(self, *, bootstrapped: bool) -> str:
+        """The command line that makes the same report."""
+        words = report_command(self.root, self.suite, self.preset, self.selection, self.agents)
+        if bootstrapped:
+            ci, reps = self.intervals
+            words += ["--ci", ci, "--reps", str(reps)]
+        return shlex.join([*words, *(["--allow-partial"] if self.allow_partial else [])])
+
+
+def _of_runs(request: _Request, names: Sequence[str]) -> Report:
+    results = collect(request.root, request.suite, request.preset, request.selection)
     if results.suite.measured_phase == "evaluate":
-        if ci is not None or reps is not None:
+        if request.ci is not None or request.reps is not None:
             raise UserError(
                 f"suite {results.suite.name!r} counts goals found, whose intervals are Wilson's and not bootstrapped; "
                 "leave --ci and --reps away."
             )
-        return found_report.assemble(results, shlex.join([*command, *partial]), allow_partial=allow_partial)
-    ci, reps = ci or DEFAULT_CI, reps or DEFAULT_REPS
-    command += ["--ci", ci, "--reps", str(reps), *partial]
-    return returns_report.assemble(results, shlex.join(command), ci, reps, allow_partial=allow_partial)
+        _refuse_baselines(results.suite, names)
+        command = request.command(bootstrapped=False)
+        return found_report.assemble(results, command, allow_partial=request.allow_partial)
+    baselines = [
+        replace(baseline, scores=on_tasks(baseline.scores, results.suite, results.tasks))
+        for baseline in load_baselines(names, results.suite, request.preset, results.snapshot)
+    ]
+    entries = in_order(request.agents, results, results.scores(allow_partial=request.allow_partial), baselines)
+    frame = Frame.of(results, [baseline.label for baseline in baselines])
+    origin = provenance(results, request.command(bootstrapped=True), baselines)
+    return returns_report.assemble(results, entries, frame, origin, *request.intervals)
+
+
+def _of_baselines(request: _Request, names: Sequence[str]) -> Report:
+    suite, selection = registered_suite(request.suite), request.selection
+    if suite.measured_phase == "evaluate":
+        _refuse_baselines(suite, names)
+    if request.preset not in suite.protocols:
+        raise unknown_name("preset", request.preset, suite.protocols, where=f"of suite {suite.name!r}")
+    if selection.seeds or selection.snapshot or selection.goal_sets:
+        raise UserError(
+            "--seeds, --snapshot and --goal-sets choose runs, and a report of baselines alone has none; leave them "
+            "away, or name agents that have runs."
+        )
+    found = load_baselines(names, suite, request.preset, suite.protocols[request.preset].snapshots[-1])
+    tasks = baseline_tasks(suite, found, selection)
+    baselines = [replace(baseline, scores=on_tasks(baseline.scores, suite, tasks)) for baseline in found]
+    entries = in_order(request.agents, None, {}, baselines)
+    frame = Frame.of_baselines(suite, request.preset, tasks, list(entries))
+    origin = baselines_provenance(suite, request.preset, baselines, request.command(bootstrapped=True))
+    return returns_report.assemble(None, entries, frame, origin, *request.intervals)
+
+
+def _refuse_baselines(suite: Suite, names: Sequence[str]) -> None:
+    if names:
+        raise UserError(
+            f"suite {suite.name!r} counts goals found, and a report on it takes no baselines; leave "
+            f"baseline:{names[0]} away, or see it with: urlbench baselines show {names[0]}"
+        )

@@ -65,8 +65,9 @@ def domains_figure(
         axes.set_title(shown(name))
         name_rows(axes, agents, with_names=panel % columns == 0)
         axes.locator_params(axis="x", nbins=5)
-        low, high = axes.get_xlim()
-        axes.set_xlim(min(0.0, low), max(0.0, high))
+        # Bars that all point to one side begin at the edge.
+        if axes.dataLim.x0 >= 0:
+            axes.set_xlim(left=0)
     return canvas.finished("mean normalised score")
 
 
@@ -75,8 +76,8 @@ def _draw_interval(axes: Axes, row: int, estimate: Estimate, look: Look) -> None
         _draw_absence(axes, row)
         return
     if estimate.low is not None and estimate.high is not None:
-        _bar(axes, row, estimate.low, estimate.high, look, height=0.5, alpha=0.3)
-    axes.plot([estimate.value], [row], look.marker, color=look.colour, markerfacecolor=look.face, markersize=4.5)
+        _bar(axes, row, estimate.low, estimate.high, look, height=0.74, alpha=0.35)
+    axes.plot([estimate.value], [row], look.marker, color=look.colour, markerfacecolor=look.face, markersize=3.6)
 
 
 def _draw_bar(axes: Axes, row: int, estimate: Estimate, look: Look) -> None:
