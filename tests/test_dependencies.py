@@ -14,6 +14,7 @@ TORCH_LEFT_OUT = RUNNER | {"manifest", "doctor"}
 COMMAND_LINE = {
     "cli",
     "cli_baselines",
+    "cli_compare",
     "cli_data",
     "cli_options",
     "__main__",
@@ -125,6 +126,7 @@ def test_every_rule_still_has_something_to_check() -> None:
     [
         "cli.py",
         "cli_baselines.py",
+        "cli_compare.py",
         "cli_data.py",
         "cli_options.py",
         "__init__.py",
@@ -138,7 +140,7 @@ def test_the_start_of_the_command_line_imports_nothing_heavy(module: str) -> Non
     names = imported(TREES[PACKAGE / module], at_start=True)
     assert not {top(name) for name in names} & (HEAVY | {"pydantic", "rich"})
     assert {name.split(".")[1] for name in names if name.startswith("urlbench.")} <= {
-        *("cli_baselines", "cli_data", "cli_options", "errors", "exorl", "registry", "__version__")
+        *("cli_baselines", "cli_compare", "cli_data", "cli_options", "errors", "exorl", "registry", "__version__")
     }
 
 

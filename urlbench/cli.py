@@ -11,6 +11,7 @@ import typer
 
 from urlbench import __version__
 from urlbench.cli_baselines import app as baselines_app, import_results
+from urlbench.cli_compare import compare
 from urlbench.cli_data import app as data_app
 from urlbench.cli_options import (
     MANY,
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.add_typer(data_app)
 app.add_typer(baselines_app)
 app.command("import")(import_results)
+app.command()(compare)
 
 
 @app.callback(invoke_without_command=True)

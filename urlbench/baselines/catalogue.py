@@ -202,23 +202,28 @@ def summary_scores(baseline: PublishedBaseline, suite: Suite) -> SummaryScores:
 def mean_scores(baselines: Sequence[PublishedBaseline]) -> tuple[dict[str, float], tuple[str, ...]]:
     """The mean score of each baseline by its name, over the tasks that all of them give; and those tasks.
 
+    There are no means if no task is given by all.
+
     Args:
         baselines: of one suite of ours.
     """
     summaries = {one.name: summary_scores(one, registered_suite(str(one.suite))) for one in baselines}
     shared = set.intersection(*(set(summary.tasks) for summary in summaries.values()))
-    means = {name: float(np.mean(summary.select(shared).scores)) for name, summary in summaries.items()}
+    scores = {name: summary.select(shared).scores for name, summary in summaries.items()}
+    means = {name: float(np.mean(values)) for name, values in scores.items() if shared}
     return means, tuple(task for task in next(iter(summaries.values())).tasks if task in shared)
 
 
 def fits(baseline: PublishedBaseline, suite: Suite) -> bool:
-    """Whether tasks, observations and references are those of the suite; how agents were pretrained may differ."""
-    if baseline.suite is None:
-        return False
-    own = registered_suite(baseline.suite)
-    same = (own.observation, own.normaliser) == (suite.observation, suite.normaliser)
-    return own.name == suite.name or (
-        same and own.measured_phase == suite.measured_phase and _task_names(own) == _task_names(suite)
+    """Whether the scores can stand beside results of a suite; how agents were pretrained may differ."""
+    return baseline.suite is not None and comparable(registered_suite(baseline.suite), suite)
+
+
+def comparable(one: Suite, other: Suite) -> bool:
+    """Whether scores mean the same in two suites: tasks, observations, references and how they are measured."""
+    return one.name == other.name or (
+        (one.observation, one.normaliser, one.measured_phase, _task_names(one))
+        == (other.observation, other.normaliser, other.measured_phase, _task_names(other))
     )
 
 

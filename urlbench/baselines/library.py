@@ -39,7 +39,7 @@ def load_baseline(name: str, suite: str, folder: Path = FOLDER) -> list[SummaryS
     return [frozen.matrix(agent) for agent in agents]
 
 
-def find_frozen(name: str, folder: Path) -> tuple[Frozen, list[FrozenAgent]]:
+def find_frozen(name: str, folder: Path = FOLDER) -> tuple[Frozen, list[FrozenAgent]]:
     """The frozen baseline `frozen`, or `frozen/agent`, and those of its agents that are meant.
 
     Raises:

@@ -128,6 +128,8 @@ def _describe(baseline: PublishedBaseline) -> dict[str, Any]:
     shared: tuple[str, ...] = ()
     if baseline.suite is not None:
         means, shared = mean_scores([baseline, *others])
+        if not means:
+            means, shared = mean_scores([baseline])
     elsewhere = {other.name: {row.full_task: row for row in other.scores} for other in others}
     return {
         "name": baseline.name,
@@ -191,7 +193,7 @@ def _baseline_lines(baseline: dict[str, Any]) -> list[str]:
     where = f"suite {baseline['suite']}" if baseline["suite"] else "a protocol that no suite of urlbench has"
     if baseline["protocol"] != baseline["suite"]:
         where += f", but pretrained as in {baseline['protocol']}"
-    others = list(baseline["mean_score"]["by_source"])[1:]
+    others = list(dict.fromkeys(name for row in baseline["scores"] for name in row["other_sources"]))
     rows = [["task", "mean", "as published", "std. error", "seeds", *others]]
     for row in baseline["scores"]:
         published = {"stderr": "± {:g} standard error", "std": "± {:g} standard deviation", "none": "no spread"}
@@ -203,7 +205,7 @@ def _baseline_lines(baseline: dict[str, Any]) -> list[str]:
         )
     lines = [f"{baseline['name']}: {where}", *_columns(rows)]
     means = baseline["mean_score"]
-    if others:
+    if len(means["by_source"]) > 1:
         text = ", ".join(f"{value:.3f} {name}" for name, value in means["by_source"].items())
         lines.append(f"  sources differ, mean score over the {means['tasks']} tasks that all give: {text}")
     elif means["by_source"]:
