@@ -10,7 +10,7 @@ DEMO := --suite urlb-states --agent choreographer --agent random --domains walke
 
 help:
 	@echo "make demo    run and report a reduced benchmark from start to end (minutes)"
-	@echo "make test    all tests; as root on Debian or Ubuntu it installs the libraries for rendering that are missing"
+	@echo "make test    all tests; as root on Debian or Ubuntu it installs what they need from the system (GL, Chromium, LaTeX)"
 	@echo "make check   linters, types and the fast tests"
 	@echo "make parity  compare with recordings: URLBENCH_TRACES=folder URLBENCH_GOLDEN=folder (default: tests/data)"
 	@echo "make venv    only create .venv with the pinned packages"
@@ -38,6 +38,8 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@scripts/install_gl.sh
+	@scripts/install_chromium.sh
+	@scripts/install_tex.sh
 	@$(BIN)/python -m pytest
 
 check: lint
