@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from urlbench.reports.appearance import Look, looks
+from urlbench.reports.figure_parts import mark_panel, shows
 from urlbench.reports.figures import Canvas, line_style, shown
 from urlbench.reports.score_tables import curve, evaluation_frames
 from urlbench.results.cells import Results
@@ -30,7 +31,9 @@ def learning_figure(results: Results, title: str, foot: Sequence[str]) -> Figure
         zip(canvas.grid(rows, columns, len(results.tasks)), results.tasks, strict=True)
     ):
         for label, look in palette.items():
-            _draw_returns(axes, curve(results, label, task, frames), frames, look, band=len(palette) <= _MOST_BANDS)
+            with shows(axes, label):
+                _draw_returns(axes, curve(results, label, task, frames), frames, look, band=len(palette) <= _MOST_BANDS)
+        mark_panel(axes, results.suite.task(task).domain)
         axes.set_title(shown(task))
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         _frames_axis(axes)

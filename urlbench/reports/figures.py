@@ -18,6 +18,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 
 from urlbench.reports.appearance import Look
+from urlbench.reports.figure_parts import mark, mark_rows
 
 PICTURES = ("png", "pdf", "svg")
 # The width of a page of text, so that a paper shows the letters in the size they have here.
@@ -142,6 +143,7 @@ def name_rows(axes: Axes, names: Sequence[str], *, with_names: bool) -> None:
     axes.use_sticky_edges = False
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), [wrapped(name) for name in names] if with_names else [""] * len(names))
+    mark_rows(axes, names)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
 
@@ -209,7 +211,7 @@ def _legend_size(labels: Sequence[str], width: float) -> tuple[int, int]:
 
 
 def _draw_legend(figure: Figure, top: float, handles: Sequence[Line2D], labels: Sequence[str], columns: int) -> None:
-    figure.legend(
+    legend = figure.legend(
         handles,
         [shown(label) for label in labels],
         loc="upper left",
@@ -223,3 +225,6 @@ def _draw_legend(figure: Figure, top: float, handles: Sequence[Line2D], labels: 
         handlelength=2.2,
         labelspacing=0.35,
     )
+    for number, (line, text, label) in enumerate(zip(legend.get_lines(), legend.get_texts(), labels, strict=True)):
+        mark(line, f"line-{top:g}-{number}", [label])
+        mark(text, f"name-{top:g}-{number}", [label])

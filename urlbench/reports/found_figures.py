@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from urlbench.reports.appearance import looks
+from urlbench.reports.figure_parts import shows
 from urlbench.reports.figures import Canvas, name_rows, row_height, shown
 from urlbench.reports.proportions import Proportion
 
@@ -53,7 +54,8 @@ def found_figure(panels: Sequence[Panel], title: str, foot: Sequence[str], x_lab
     canvas = Canvas.of(rows * (0.45 + 1.15 * row_height(agents) * len(agents)), title, foot)
     for number, (axes, panel) in enumerate(zip(canvas.grid(rows, columns, len(panels)), panels, strict=True)):
         for row, bar in enumerate(panel.bars):
-            _draw_bar(axes, row, bar, palette[bar.agent].colour, with_interval=panel.with_intervals)
+            with shows(axes, bar.agent):
+                _draw_bar(axes, row, bar, palette[bar.agent].colour, with_interval=panel.with_intervals)
         if panel.ceiling is not None:
             axes.axvline(panel.ceiling, color="#B00020", linewidth=1.2, linestyle=(0, (4, 2)), zorder=3)
         axes.set_title(shown(panel.title))

@@ -62,8 +62,12 @@ def render(report: "Report") -> str:
             agents={agent: look.colour for agent, look in looks(agents).items()},
             domains=dict.fromkeys(report.origins.domains.values(), ""),
             figures=[
-                {"name": name, "title": title.removesuffix(f" — {report.frame.name}"), "svg": inline_svg(figure, name)}
-                for name, (title, figure) in report.figures.items()
+                {
+                    "name": name,
+                    "title": title.removesuffix(f" — {report.frame.name}"),
+                    "svg": inline_svg(figure, f"figure-{number}-"),
+                }
+                for number, (name, (title, figure)) in enumerate(report.figures.items(), start=1)
             ],
             tables=tables,
             provenance=report.provenance.entries,
@@ -86,17 +90,17 @@ def sort_key(text: str, kind: Kind) -> str:
     return found[0].replace(",", "").replace("−", "-") if found else ""
 
 
-def inline_svg(figure: Figure, name: str) -> str:
-    """`figure` as an svg element whose ids are those of no other figure on a page."""
+def inline_svg(figure: Figure, prefix: str) -> str:
+    """`figure` as an svg element, all of whose ids begin with `prefix`."""
     file = io.StringIO()
     draw(figure, file, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = file.getvalue()
     text = re.sub("<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = text.replace("<svg ", '<svg aria-hidden="true" ', 1)
-    # A part that shows an agent or a domain says so as its id, which is the only place that matplotlib has for it.
-    text = re.sub(r'\bid="(\{[^"]*\})"', r'data-of="\1"', text)
-    text = re.sub(r'\b(id|xlink:href)="(#?)', rf'\1="\g<2>{name}-', text)
-    return text.replace("url(#", f"url(#{name}-").strip()
+    # See figure_parts: what an artist shows is written where its id is.
+    text = re.sub(r"""\bid=("\{[^"]*\}"|'\{[^']*\}')""", r"data-of=\1", text)
+    text = re.sub(r'\b(id|xlink:href)="(#?)', rf'\1="\g<2>{prefix}', text)
+    return text.replace("url(#", f"url(#{prefix}").strip()
 
 
 def _page_table(table: Table, numbers: dict[Source, int]) -> dict[str, Any]:

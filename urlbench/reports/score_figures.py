@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from urlbench.reports.appearance import Look, looks
+from urlbench.reports.figure_parts import mark_panel, shows
 from urlbench.reports.figures import Canvas, name_rows, row_height, shown
 from urlbench.statistics.aggregates import AGGREGATES
 from urlbench.statistics.estimates import Estimate
@@ -32,7 +33,8 @@ def aggregates_figure(
         zip(canvas.grid(1, len(AGGREGATES), len(AGGREGATES)), AGGREGATES, strict=True)
     ):
         for row, agent in enumerate(agents):
-            _draw_interval(axes, row, overall[agent][name], palette[agent])
+            with shows(axes, agent):
+                _draw_interval(axes, row, overall[agent][name], palette[agent])
         axes.set_title(f"{name} {'↓' if name in _LOWER_IS_BETTER else '↑'}")
         name_rows(axes, agents, with_names=column == 0)
         axes.margins(x=0.12)
@@ -61,7 +63,9 @@ def domains_figure(
     palette = looks(agents, published)
     for panel, (axes, name) in enumerate(zip(canvas.grid(rows, columns, len(names)), names, strict=True)):
         for row, agent in enumerate(agents):
-            _draw_bar(axes, row, domains[agent][name], palette[agent])
+            with shows(axes, agent):
+                _draw_bar(axes, row, domains[agent][name], palette[agent])
+        mark_panel(axes, name)
         axes.set_title(shown(name))
         name_rows(axes, agents, with_names=panel % columns == 0)
         axes.locator_params(axis="x", nbins=5)

@@ -62,7 +62,7 @@
     });
     all("svg [data-of]").forEach((part) => {
       const of = JSON.parse(part.dataset.of);
-      part.classList.toggle("off", hidden.agent.has(of.agent) || hidden.domain.has(of.domain));
+      part.classList.toggle("off", of.agents.some((agent) => hidden.agent.has(agent)) || hidden.domain.has(of.domain));
     });
   }
 
