@@ -4,8 +4,8 @@
 
 12 agents x 10 runs x 12 tasks. Ours does all the work named; rliable, whose time is proportional to agents, pairs and
 repetitions, does the share of it named `rliable_share`, and its seconds are divided by that. The two take turns; tables
-show medians of the repetitions, and of the ratios within each. Seconds are the process's own on all cores (CPU time), so
-that other processes on the machine count little; OMP_NUM_THREADS=1 keeps both at one thread.
+show medians of the repetitions, and of the ratios within each. Seconds are the process's own on all cores (CPU time),
+so that other processes on the machine count little; OMP_NUM_THREADS=1 keeps both at one thread.
 
 Both draw from the same random stream where the work says "rliable's stream", and intervals of the same work must agree
 to 1e-12. Memory is the largest resident set of the process before rliable is imported.
