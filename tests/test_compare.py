@@ -385,3 +385,12 @@ def test_the_command(runs, tmp_path, monkeypatch, capsys):
     assert f"--seeds {seeds_flag([0, 1])}" in data["command"]
     code, _, err = urlbench("new", "--against", "baseline:nobody", *common)
     assert (code, err.splitlines()[0].startswith("error: unknown baseline 'nobody'")) == (2, True)
+
+
+@pytest.mark.slow
+def test_the_example_in_the_documentation_is_what_the_command_prints(tmp_path):
+    page = Path(__file__).parent.parent / "docs" / "baselines.md"
+    (example,) = re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    sides = ("baseline:choreographer-2023/CIC", "baseline:choreographer-2023/APT")
+    printed = screen(compared(tmp_path, sides[1], new=sides[0], suite="urlb-states", preset="paper", reps=50_000))
+    assert [line.rstrip() for line in printed.splitlines()] == example.splitlines()
