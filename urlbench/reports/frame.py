@@ -25,13 +25,14 @@ class Frame:
     marks: tuple[str, ...]
 
     @staticmethod
-    def of_baselines(suite: Suite, preset: str, tasks: Sequence[str], labels: Sequence[str]) -> "Frame":
-        """The frame of a report without runs."""
+    def of_baselines(suite: Suite, preset: str, tasks: Sequence[str], n_baselines: int, source: str) -> "Frame":
+        """The frame of a report without runs, of baselines of one `source` or, if that is empty, of several."""
         return Frame(
-            name=f"baselines of {suite.full_name}, preset {preset}",
-            stem=f"{suite.full_name}-{preset}-baselines",
+            name=f"{source or 'baselines'}, {suite.full_name}, preset {preset}",
+            stem=f"{suite.full_name}-{preset}-{source or 'baselines'}",
             scope=(
-                f"{_number(labels, 'stored baseline')}, {len(tasks)} of the suite's {len(suite.tasks)} tasks; no runs."
+                f"{n_baselines} stored {'baseline' if n_baselines == 1 else 'baselines'}, {len(tasks)} of the suite's "
+                f"{len(suite.tasks)} tasks; no runs."
             ),
             marks=(),
         )

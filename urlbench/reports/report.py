@@ -11,7 +11,15 @@ from urlbench.reports import figures, found_report, returns_report
 from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.frame import Frame
 from urlbench.reports.provenance import baselines_provenance, provenance, report_command
-from urlbench.reports.scores import baseline_tasks, in_order, load_baselines, on_tasks, split_baselines
+from urlbench.reports.scores import (
+    baseline_tasks,
+    in_order,
+    load_baselines,
+    on_tasks,
+    remarks,
+    split_baselines,
+    without_source,
+)
 from urlbench.results.cells import collect
 from urlbench.results.selection import Selection, make_selection, registered_suite
 from urlbench.statistics.resampling import CiMethod
@@ -72,11 +80,11 @@ def make_report(
     if reps is not None and reps < 100:
         raise UserError(f"--reps {reps} is too few for a 95 % interval; ask for 100 or more (the default is 50000).")
     root = Path(runs_root)
-    own, names = split_baselines(agents or ())
+    own, baselines = split_baselines(agents or ())
     selection = make_selection(own, domains, tasks, seeds, snapshot, goal_sets)
     request = _Request(root, suite, preset, agents, selection, ci, reps, allow_partial)
     with figures.figure_style():
-        report = _of_baselines(request, names) if names and not own else _of_runs(request, names)
+        report = _of_runs(request, baselines) if own or not baselines else _of_baselines(request, baselines)
         folder = (Path(out) if out is not None else root / "reports") / report.frame.stem
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +126,7 @@ class _Request:
         return shlex.join([*words, *(["--allow-partial"] if self.allow_partial else [])])
 
 
-def _of_runs(request: _Request, names: Sequence[str]) -> Report:
+def _of_runs(request: _Request, words: Sequence[str]) -> Report:
     results = collect(request.root, request.suite, request.preset, request.selection)
     if results.suite.measured_phase == "evaluate":
         if request.ci is not None or request.reps is not None:
@@ -126,23 +134,23 @@ def _of_runs(request: _Request, names: Sequence[str]) -> Report:
                 f"suite {results.suite.name!r} counts goals found, whose intervals are Wilson's and not bootstrapped; "
                 "leave --ci and --reps away."
             )
-        _refuse_baselines(results.suite, names)
+        _refuse_baselines(results.suite, words)
         command = request.command(bootstrapped=False)
         return found_report.assemble(results, command, allow_partial=request.allow_partial)
     baselines = [
         replace(baseline, scores=on_tasks(baseline.scores, results.suite, results.tasks))
-        for baseline in load_baselines(names, results.suite, request.preset, results.snapshot)
+        for baseline in load_baselines(words, results.suite, request.preset, results.snapshot)
     ]
     entries = in_order(request.agents, results, results.scores(allow_partial=request.allow_partial), baselines)
     frame = Frame.of(results, [baseline.label for baseline in baselines])
     origin = provenance(results, request.command(bootstrapped=True), baselines)
-    return returns_report.assemble(results, entries, frame, origin, *request.intervals)
+    return returns_report.assemble(results, entries, remarks(baselines), frame, origin, *request.intervals)
 
 
-def _of_baselines(request: _Request, names: Sequence[str]) -> Report:
+def _of_baselines(request: _Request, words: Sequence[str]) -> Report:
     suite, selection = registered_suite(request.suite), request.selection
     if suite.measured_phase == "evaluate":
-        _refuse_baselines(suite, names)
+        _refuse_baselines(suite, words)
     if request.preset not in suite.protocols:
         raise unknown_name("preset", request.preset, suite.protocols, where=f"of suite {suite.name!r}")
     if selection.seeds or selection.snapshot or selection.goal_sets:
@@ -150,18 +158,20 @@ def _of_baselines(request: _Request, names: Sequence[str]) -> Report:
             "--seeds, --snapshot and --goal-sets choose runs, and a report of baselines alone has none; leave them "
             "away, or name agents that have runs."
         )
-    found = load_baselines(names, suite, request.preset, suite.protocols[request.preset].snapshots[-1])
+    found = load_baselines(words, suite, request.preset, suite.protocols[request.preset].snapshots[-1])
     tasks = baseline_tasks(suite, found, selection)
     baselines = [replace(baseline, scores=on_tasks(baseline.scores, suite, tasks)) for baseline in found]
-    entries = in_order(request.agents, None, {}, baselines)
-    frame = Frame.of_baselines(suite, request.preset, tasks, list(entries))
-    origin = baselines_provenance(suite, request.preset, baselines, request.command(bootstrapped=True))
-    return returns_report.assemble(None, entries, frame, origin, *request.intervals)
+    source, entries = without_source(in_order(request.agents, None, {}, baselines))
+    frame = Frame.of_baselines(suite, request.preset, tasks, len(entries), source)
+    # No run is read, wherever they are.
+    command = replace(request, root=Path("runs")).command(bootstrapped=True)
+    origin = baselines_provenance(suite, request.preset, baselines, command)
+    return returns_report.assemble(None, entries, remarks(baselines), frame, origin, *request.intervals)
 
 
-def _refuse_baselines(suite: Suite, names: Sequence[str]) -> None:
-    if names:
+def _refuse_baselines(suite: Suite, words: Sequence[str]) -> None:
+    if words:
         raise UserError(
-            f"suite {suite.name!r} counts goals found, and a report on it takes no baselines; leave "
-            f"baseline:{names[0]} away, or see it with: urlbench baselines show {names[0]}"
+            f"suite {suite.name!r} counts goals found, and a report on it takes no baselines; leave {words[0]} away, "
+            "or see it with: urlbench baselines show NAME"
         )

@@ -26,7 +26,7 @@ from urlbench.statistics.resampling import CiMethod
 _THRESHOLDS = 121
 
 _BAND_NOTE = "Mean return of each evaluation over runs; band: ± one standard error, none for a single run."
-_HOLLOW_NOTE = "Hollow marks and hatched bars: published means, whose intervals are a normal approximation."
+_HOLLOW_NOTE = "Hollow marks and outlined bars: published means, whose intervals are a normal approximation."
 
 
 def _thresholds(matrices: Mapping[str, ScoreMatrix]) -> Floats:
@@ -36,21 +36,28 @@ def _thresholds(matrices: Mapping[str, ScoreMatrix]) -> Floats:
 
 
 def assemble(
-    results: Results | None, entries: Mapping[str, Scores], frame: Frame, origin: Provenance, ci: CiMethod, reps: int
+    results: Results | None,
+    entries: Mapping[str, Scores],
+    remarks: Sequence[str],
+    frame: Frame,
+    origin: Provenance,
+    ci: CiMethod,
+    reps: int,
 ) -> Report:
     """The report of a suite that fine-tunes.
 
     Args:
         results: the runs; None for baselines alone.
         entries: the scores of agents and baselines on the same tasks, by label, in the order to show.
+        remarks: what tables must say of baselines.
         frame: of the report.
         origin: of all of it.
         ci: how intervals resample runs.
         reps: bootstrap repetitions.
     """
     overall, domains = score_tables.estimates_of(entries, ci, reps)
-    aggregates = score_tables.aggregates_table(overall, entries, ci, reps)
-    by_domain = score_tables.domains_table(domains, entries, ci, reps)
+    aggregates = score_tables.aggregates_table(overall, entries, ci, reps, remarks)
+    by_domain = score_tables.domains_table(domains, entries, ci, reps, remarks)
     hollow = published_labels(entries)
     figures: dict[str, tuple[str, Figure]] = {}
 
@@ -90,7 +97,7 @@ def assemble(
     curves = [] if results is None else score_tables.curve_tables(results)
     return Report(
         frame=frame,
-        tables=(aggregates, by_domain, score_tables.tasks_table(entries)),
+        tables=(aggregates, by_domain, score_tables.tasks_table(entries, remarks)),
         long_tables=(*improvement, *curves),
         figures=figures,
         provenance=origin,

@@ -24,7 +24,7 @@ def aggregates_figure(
         overall: estimates by agent label and aggregate.
         title: of the figure.
         foot: what is said below it.
-        published: labels of agents whose scores are summaries; their bars are hollow.
+        published: labels of agents whose scores are summaries; their marks are hollow and their bars outlined.
     """
     agents = list(overall)
     canvas = Canvas.of(0.55 + row_height(agents) * len(agents), title, foot)
@@ -53,7 +53,7 @@ def domains_figure(
         domains: estimates by agent label and domain.
         title: of the figure.
         foot: what is said below it; tells what the intervals are.
-        published: labels of agents whose scores are summaries; their bars are hollow.
+        published: labels of agents whose scores are summaries; their marks are hollow and their bars outlined.
     """
     agents = list(domains)
     names = list(next(iter(domains.values())))
@@ -97,16 +97,8 @@ def _bar(axes: Axes, row: int, start: float, end: float, look: Look, *, height: 
     if look.filled:
         axes.barh(row, end - start, left=start, height=height, color=look.colour, alpha=alpha, linewidth=0)
     else:
-        axes.barh(
-            row,
-            end - start,
-            left=start,
-            height=height,
-            facecolor="none",
-            edgecolor=look.colour,
-            linewidth=0.7,
-            hatch="////",
-        )
+        axes.barh(row, end - start, left=start, height=height, color=look.colour, alpha=alpha / 4, linewidth=0)
+        axes.barh(row, end - start, left=start, height=height, facecolor="none", edgecolor=look.colour, linewidth=0.7)
 
 
 def _draw_absence(axes: Axes, row: int) -> None:

@@ -18,6 +18,8 @@ _CI_WORDS = {
     "stratified": "stratified bootstrap over runs, task by task",
     "cluster": "cluster bootstrap over (domain, pretraining seed); agents without pretraining: over runs, task by task",
 }
+# More labels than these are not listed where a word says it.
+_FEW = 3
 BEST_NOTE = (
     "Bold: in each row the highest mean, and every mean that is below it by no more than the standard error of that "
     "highest mean."
@@ -39,7 +41,7 @@ def estimates_of(
     return overall, domains
 
 
-def tasks_table(entries: Mapping[str, Scores]) -> Table:
+def tasks_table(entries: Mapping[str, Scores], remarks: Sequence[str] = ()) -> Table:
     """Final return per task: mean ± standard error, the best in bold; the form of Mazzaglia et al. 2023, Table 2."""
     first = next(iter(entries.values()))
     columns = [task_means(scores) for scores in entries.values()]
@@ -71,7 +73,7 @@ def tasks_table(entries: Mapping[str, Scores]) -> Table:
         "Final return per task",
         ("domain", "task", *entries, "reference"),
         tuple(rows),
-        (" ".join(notes), *_published_notes(entries)),
+        (" ".join(notes), *_published_notes(entries), *remarks),
         tuple(sources),
         tuple(
             (None, None, *means, float(reference)) for means, reference in zip(values, first.references, strict=True)
@@ -97,7 +99,11 @@ def _is_whole(mean: TaskMean) -> bool:
 
 
 def aggregates_table(
-    overall: Mapping[str, Mapping[str, Estimate]], entries: Mapping[str, Scores], ci: CiMethod, reps: int
+    overall: Mapping[str, Mapping[str, Estimate]],
+    entries: Mapping[str, Scores],
+    ci: CiMethod,
+    reps: int,
+    remarks: Sequence[str] = (),
 ) -> Table:
     """IQM, median, mean and optimality gap of the normalised scores."""
     tasks = next(iter(entries.values())).tasks
@@ -108,7 +114,9 @@ def aggregates_table(
     )
     sources = tuple((None, *[_source(entries, label, tasks)] * (len(AGGREGATES) + 1)) for label in overall)
     title = f"Normalised score, {'all tasks' if len(tasks) > 1 else tasks[0]}"
-    notes = _interval_notes({label: list(row.values()) for label, row in overall.items()}, entries, ci, reps)
+    notes = _interval_notes({label: list(row.values()) for label, row in overall.items()}, entries, ci, reps) + tuple(
+        remarks
+    )
     return Table("aggregates", title, ("agent", *AGGREGATES, "runs"), rows, notes, sources, values)
 
 
@@ -118,7 +126,11 @@ def _runs_word(scores: Scores, n_runs: int) -> str:
 
 
 def domains_table(
-    domains: Mapping[str, Mapping[str, Estimate]], entries: Mapping[str, Scores], ci: CiMethod, reps: int
+    domains: Mapping[str, Mapping[str, Estimate]],
+    entries: Mapping[str, Scores],
+    ci: CiMethod,
+    reps: int,
+    remarks: Sequence[str] = (),
 ) -> Table:
     """Mean normalised score of each domain."""
     names = tuple(next(iter(domains.values())))
@@ -126,7 +138,9 @@ def domains_table(
     rows = tuple((label, *(format_estimate(row[name]) for name in names)) for label, row in domains.items())
     values = tuple((None, *(row[name] for name in names)) for row in domains.values())
     sources = tuple((None, *(_source(entries, label, tasks[name]) for name in names)) for label in domains)
-    notes = _interval_notes({label: list(row.values()) for label, row in domains.items()}, entries, ci, reps)
+    notes = _interval_notes({label: list(row.values()) for label, row in domains.items()}, entries, ci, reps) + tuple(
+        remarks
+    )
     return Table("domains", "Mean normalised score per domain", ("agent", *names), rows, notes, sources, values)
 
 
@@ -219,9 +233,23 @@ def _interval_notes(
     for label, row in rows.items():
         for note in {estimate.note: None for estimate in row if estimate.note}:
             labels.setdefault(note, []).append(label)
+    published = published_labels(entries)
+
+    def who(names: Sequence[str]) -> str:
+        if len(names) > _FEW and set(names) in (set(rows), set(published)):
+            return "all agents" if len(names) == len(rows) else "all published agents"
+        return ", ".join(names)
+
+    score = "Score = return / reference."
+    drawn = (
+        [interval_words(ci, reps)] if len(published) < len(rows) else ["Intervals: 95 %, by a normal approximation."]
+    )
+    reasons = [f"{who(names)}: {note}." for note, names in labels.items()]
     return (
-        interval_words(ci, reps),
-        " ".join(["Score = return / reference.", *(f"{', '.join(names)}: {note}." for note, names in labels.items())]),
+        *drawn,
+        " ".join(
+            [score, *(reason[0].upper() + reason[1:] if reason.startswith("all ") else reason for reason in reasons)]
+        ),
         *_published_notes(entries),
     )
 
@@ -230,4 +258,9 @@ def _published_notes(entries: Mapping[str, Scores]) -> list[str]:
     published = published_labels(entries)
     if not published:
         return []
-    return [f"Published means and standard errors, not runs of urlbench: {', '.join(published)}."]
+    which = "All agents" if len(published) == len(entries) else "Published agents"
+    sources = dict.fromkeys(scores.source for scores in entries.values() if isinstance(scores, SummaryScores))
+    notes = [f"{which} are means and standard errors of {', '.join(sources)}; no run of them is known."]
+    if len(sources) + (len(published) < len(entries)) > 1:
+        notes.append("Each source ran its own baselines: numbers of several sources differ in more than the agent.")
+    return notes

@@ -1,20 +1,20 @@
 """What a report compares: agents with their runs, frozen ones, and published ones of which only means are known."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from urlbench.baselines.catalogue import PREFIX, find_published, fits, source_names, summary_scores
-from urlbench.baselines.library import find_frozen, load_baseline
-from urlbench.errors import UserError, unknown_name
+from urlbench.baselines.catalogue import PREFIX
+from urlbench.errors import UserError
 from urlbench.plan import format_frames
+from urlbench.reports.sides import Side, sides_of
 from urlbench.results.cells import Results
 from urlbench.results.score_matrix import Floats, ScoreMatrix
-from urlbench.results.selection import Selection
+from urlbench.results.selection import Selection, wanted_tasks
 from urlbench.results.summary_scores import SummaryScores
-from urlbench.results.validation import seeds_flag
 from urlbench.statistics.aggregates import AGGREGATES, aggregate
 from urlbench.statistics.estimates import Estimate, TaskMean, task_mean
 from urlbench.statistics.resampling import CiMethod
@@ -29,30 +29,39 @@ class Baseline:
     """One agent that a report shows without its run directories.
 
     Attributes:
-        label: `source/agent`.
-        word: what --agents asked for it with, without `baseline:`.
-        origin: where its scores come from.
-        remark: what keeps it from being the same experiment as the others; empty if nothing does.
+        word: what --agents asked for it with.
+        side: all that is known of it.
+        scores: on the tasks of the report.
+        remark: how it was pretrained, if not as the suite says; empty otherwise.
     """
 
-    label: str
     word: str
+    side: Side
     scores: Scores
-    origin: str
     remark: str
+
+    @property
+    def label(self) -> str:
+        """What it is called: `source/agent`."""
+        return self.side.label
+
+    @property
+    def source(self) -> str:
+        """The publication, or the name of the frozen file."""
+        return self.label.partition("/")[0]
 
 
 def split_baselines(agents: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The agents that have runs, and the names of baselines without `baseline:`, both in their order."""
+    """The agents that have runs, and the baselines, both in their order."""
     runs = [agent for agent in agents if not agent.startswith(PREFIX)]
-    return runs, [agent.removeprefix(PREFIX) for agent in agents if agent.startswith(PREFIX)]
+    return runs, [agent for agent in agents if agent.startswith(PREFIX)]
 
 
-def load_baselines(names: Sequence[str], suite: Suite, preset: str, snapshot: int) -> list[Baseline]:
+def load_baselines(words: Sequence[str], suite: Suite, preset: str, snapshot: int) -> list[Baseline]:
     """Baselines to stand beside results.
 
     Args:
-        names: `source` or `source/agent`.
+        words: `baseline:source` or `baseline:source/agent`.
         suite: of the results.
         preset: of the results.
         snapshot: that the results started from.
@@ -61,53 +70,53 @@ def load_baselines(names: Sequence[str], suite: Suite, preset: str, snapshot: in
         UserError: for unknown names, and baselines of another suite, version, preset or snapshot.
     """
     found = []
-    for name in names:
-        baselines = _published(name, suite) if name.partition("/")[0] in source_names() else _frozen(name, suite)
-        for baseline, of_snapshot in baselines:
-            if baseline.scores.preset != preset:
-                raise UserError(
-                    f"baseline {name!r} is of preset {baseline.scores.preset!r} and never stands beside results of "
-                    f"preset {preset!r}, whose budgets are others; leave it out."
-                )
-            last = suite.protocols[preset].snapshots[-1] if of_snapshot is None else of_snapshot
-            if last not in (0, snapshot):
-                raise UserError(
-                    f"baseline {baseline.label!r} started from the snapshot at {format_frames(last)} and cannot stand "
-                    f"beside results that started from {format_frames(snapshot)}; leave it out, or change --snapshot."
-                )
-            found.append(baseline)
+    for word in words:
+        for side in sides_of(word, suite.full_name, preset):
+            _check_alike(side, suite, preset, snapshot)
+            remark = ""
+            if side.pretrained_in != suite.full_name:
+                remark = f"pretrained as in {side.pretrained_in}, not as in {suite.full_name}"
+            found.append(Baseline(word, side, side.scores, remark))
     return found
 
 
-def _published(name: str, suite: Suite) -> list[tuple[Baseline, int | None]]:
-    found = find_published(name)
-    baselines: list[tuple[Baseline, int | None]] = []
-    for one in [one for one in found if fits(one, suite)] or found:
-        scores = summary_scores(one, suite)
-        remark = "" if one.protocol == suite.name else f"pretrained as in {one.protocol}, not as in {suite.name}"
-        lines = [*one.tables, *([remark] if remark else []), *one.notes]
-        baselines.append((Baseline(scores.label, name, scores, "; ".join(lines), remark), None))
-    return baselines
-
-
-def _frozen(name: str, suite: Suite) -> list[tuple[Baseline, int | None]]:
-    matrices = load_baseline(name, suite.full_name)
-    frozen, agents = find_frozen(name)
-    baselines: list[tuple[Baseline, int | None]] = []
-    for matrix, agent in zip(matrices, agents, strict=True):
-        assert isinstance(matrix, ScoreMatrix), f"{name} is no published source"
-        versions = ", ".join(f"{package} {' and '.join(found)}" for package, found in sorted(agent.versions.items()))
-        seeds = seeds_flag(run.seed for run in agent.runs)
-        origin = f"frozen baseline {frozen.name}, {len(agent.runs)} runs, seeds {seeds}"
-        origin += f", configuration {agent.config_hash}, {versions}" if frozen.kind == "runs" else ", of other code"
-        remark = "" if frozen.kind == "runs" else "results of other code"
-        baselines.append((Baseline(matrix.agent, name, matrix, origin, remark), agent.snapshot))
-    return baselines
+def _check_alike(side: Side, suite: Suite, preset: str, snapshot: int) -> None:
+    """UserError if a baseline cannot stand in one table with results."""
+    if side.kind != "published" and side.suite != suite.full_name:
+        raise UserError(
+            f"baseline {side.label!r} was made on {side.suite} and never stands in one table with results of "
+            f"{suite.full_name}; leave it out, or see urlbench compare."
+        )
+    if side.protocol.preset != preset:
+        raise UserError(
+            f"baseline {side.label!r} is of preset {side.protocol.preset!r} and never stands beside results of preset "
+            f"{preset!r}, whose budgets are others; leave it out."
+        )
+    if side.pretrained_in == suite.full_name and side.snapshot not in (None, 0, snapshot):
+        unit = side.protocol.pretrain_unit
+        raise UserError(
+            f"baseline {side.label!r} started from {format_frames(side.snapshot or 0)} {unit} of pretraining and "
+            f"cannot stand beside results that started from {format_frames(snapshot)}; leave it out, or change "
+            "--snapshot."
+        )
 
 
 def baseline_lines(baselines: Sequence[Baseline]) -> list[str]:
-    """Where baselines come from, one line for each."""
-    return [f"{baseline.label}: {baseline.origin}" for baseline in baselines]
+    """Where baselines come from; what holds for all of a source once."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for baseline in baselines:
+        for line in dict.fromkeys((*baseline.side.origin, *([baseline.remark] if baseline.remark else []))):
+            lines.setdefault((baseline.source, line), []).append(baseline.label)
+    n_of = Counter(baseline.source for baseline in baselines)
+    return [
+        f"{source if len(labels) == n_of[source] else ', '.join(labels)}: {line}"
+        for (source, line), labels in lines.items()
+    ]
+
+
+def remarks(baselines: Sequence[Baseline]) -> list[str]:
+    """What a table must say of baselines that were not made as the suite says."""
+    return [f"{baseline.label}: {baseline.remark}." for baseline in baselines if baseline.remark]
 
 
 def in_order(
@@ -129,7 +138,7 @@ def in_order(
             if word in (key.label, key.name, f"{key.name}-{key.config_hash}"):
                 entries.setdefault(key.label, matrices[key.label])
         for baseline in baselines:
-            if word == PREFIX + baseline.word:
+            if word == baseline.word:
                 entries.setdefault(baseline.label, baseline.scores)
     return entries
 
@@ -140,24 +149,20 @@ def baseline_tasks(suite: Suite, baselines: Sequence[Baseline], selection: Selec
     Raises:
         UserError: for unknown names, and if no baseline has any of the tasks.
     """
-    domains = {task.name: task.domain for task in suite.tasks}
-    for domain in selection.domains or ():
-        if domain not in domains.values():
-            raise unknown_name("domain", domain, set(domains.values()), where=f"in suite {suite.name!r}")
-    for task in selection.tasks or ():
-        if task not in domains:
-            raise unknown_name("task", task, domains, where=f"in suite {suite.name!r}", see="urlbench list tasks")
     found = {task for baseline in baselines for task in baseline.scores.tasks}
-    tasks = [
-        task
-        for task in domains
-        if task in found
-        and (selection.tasks is None or task in selection.tasks)
-        and (selection.domains is None or domains[task] in selection.domains)
-    ]
+    chosen = wanted_tasks(suite, [], selection) if selection.tasks or selection.domains else None
+    tasks = [task.name for task in suite.tasks if task.name in found and (chosen is None or task.name in chosen)]
     if not tasks:
         raise UserError("none of these baselines has a score on any of these tasks; see urlbench baselines show NAME.")
     return tasks
+
+
+def without_source(entries: Mapping[str, Scores]) -> tuple[str, dict[str, Scores]]:
+    """The source that all labels begin with, and the scores by what is left of them; no source if they have several."""
+    sources = {label.partition("/")[0] for label in entries}
+    if len(sources) != 1:
+        return "", dict(entries)
+    return sources.pop(), {label.partition("/")[2]: scores for label, scores in entries.items()}
 
 
 def published_labels(entries: Mapping[str, Scores]) -> list[str]:
