@@ -229,6 +229,7 @@ def test_the_commands_work_together(runs, tmp_path, monkeypatch, capsys):
         "freeze", "mine", "--suite", "toy", "--agents", "alpha", "--preset", "smoke", "--runs", str(runs)
     )
     assert (code, out.splitlines()[0]) == (0, "baselines/mine.json: toy@1, preset smoke, 9 runs of alpha")
+    assert "urlbench compare AGENT --suite toy --preset smoke --against baseline:mine" in out
     assert urlbench("export", "mine", "--out", "copy.json") == (0, "copy.json\n")
     assert urlbench("import", "copy.json", "--baselines", "other") == (0, "other/mine.json\n")
     code, out = urlbench("list", "--baselines", "other", "--json")

@@ -127,7 +127,8 @@ def freeze(
         f"{path}: {results.suite.full_name}, preset {preset}, {results.n_usable} runs of "
         f"{', '.join(agent.label for agent in frozen.agents)}"
     )
-    print(f"compare with it: urlbench compare AGENT --suite {results.suite.name} --against baseline:{name}")
+    budgets = "" if preset == "paper" else f" --preset {preset}"
+    print(f"compare with it: urlbench compare AGENT --suite {results.suite.name}{budgets} --against baseline:{name}")
 
 
 @app.command()
