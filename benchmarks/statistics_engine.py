@@ -256,9 +256,8 @@ def main() -> None:
             f"({min(one.ratios):.0f} to {max(one.ratios):.0f})"
         )
     print("a whole report:", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.items()))
-    print(
-        f"in all {sum(report.values()):.1f} s of CPU, {wall:.1f} s of time, peak {memory['after_a_whole_report_mib']:.0f} MiB"
-    )
+    peak = memory["after_a_whole_report_mib"]
+    print(f"in all {sum(report.values()):.1f} s of CPU, {wall:.1f} s of time, peak {peak:.0f} MiB")
     if given.output is not None:
         found = {
             "machine": collect_manifest(device="cpu", threads=1, parent=None),

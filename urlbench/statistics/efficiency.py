@@ -1,6 +1,6 @@
 """Sample efficiency: an aggregate against the frames of pretraining, or of fine-tuning.
 
-Source: Agarwal et al. 2021, section 4.2 (aggregates at several numbers of frames).
+Source: Agarwal et al. 2021, section 4 (aggregates at several numbers of frames).
 """
 
 from collections import defaultdict

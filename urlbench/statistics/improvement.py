@@ -3,7 +3,7 @@
 For each task it is the Mann-Whitney U statistic over the product of the numbers of runs, so the fraction of pairs of
 runs that the first agent wins, ties counting half; over tasks, their mean.
 
-Source: Agarwal et al. 2021, section 4.4; rliable's `probability_of_improvement`.
+Source: Agarwal et al. 2021, section 4; rliable's `probability_of_improvement`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Performance profiles: which fraction of the runs score above a threshold, for many thresholds.
 
-Source: Agarwal et al. 2021, section 4.3 and equation 2 (the score distribution, over runs and tasks).
+Source: Agarwal et al. 2021, section 4 (the score distribution, over runs and tasks).
 """
 
 from collections.abc import Sequence
