@@ -12,7 +12,7 @@ import numpy as np
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.statistics.aggregates import METRICS, point
 from urlbench.statistics.estimates import REPS, Floats, percentile_intervals
-from urlbench.statistics.resampling import CiMethod, Resamples, clustered, draws, resamples
+from urlbench.statistics.resampling import CiMethod, Resamples, clustered, draws, names_of_draws, resamples
 from urlbench.statistics.runs import Runs, runs_of
 
 
@@ -40,8 +40,8 @@ def efficiency_curve(
 ) -> Curve:
     """An aggregate at each number of frames, with pointwise intervals.
 
-    One resample of runs serves all frames at which the same runs exist, so the band moves with the scores and not with
-    the draws. Each point is what `aggregate` gives for its matrix alone.
+    One resample serves all frames with equally many runs, so the band moves with the scores and not with the draws.
+    Each point is what `aggregate` gives for its matrix alone.
 
     Args:
         matrices: scores of one agent, by number of frames.
@@ -59,7 +59,7 @@ def efficiency_curve(
             values[place] = point(metric, runs)
         notes.append(runs.why_no_interval(clustered=clustered(runs.matrix, ci)))
         if not notes[-1]:
-            alike[runs.present].update({place: runs})
+            alike[names_of_draws(runs)][place] = runs
     for group in alike.values():
         replicates = _replicates(list(group.values()), metric, ci, reps)
         lows[list(group)], highs[list(group)] = percentile_intervals(replicates)

@@ -95,6 +95,12 @@ def draws(agents: Sequence[Runs], ci: CiMethod | LegacyStream) -> Draw:
     return lambda reps: [draw(reps) for draw in own]
 
 
+def names_of_draws(agent: Runs) -> tuple[object, ...]:
+    """All that `draws` of one agent depend on; scores for which it is equal have the same draws."""
+    matrix = agent.matrix
+    return *_identity(matrix), matrix.tasks, matrix.domains, matrix.pretrains, tuple(agent.sizes)
+
+
 def paired_draws(x: Runs, y: Runs, ci: CiMethod) -> Draw:
     """The same seeds for both agents, which must have the same ones; swapping the agents changes nothing."""
     names = [part for name in sorted((_identity(x.matrix), _identity(y.matrix))) for part in name]

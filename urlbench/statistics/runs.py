@@ -48,14 +48,6 @@ class Runs:
         return [slice(start, end) for start, end in pairwise(ends)]
 
     @property
-    def present(self) -> tuple[object, ...]:
-        """Whose they are and which cells exist; equal for scores of the same runs."""
-        matrix = self.matrix
-        rows = np.argsort(matrix.seeds)
-        cells = ~np.isnan(matrix.returns[rows])
-        return matrix.agent, matrix.config_hash, matrix.tasks, tuple(sorted(matrix.seeds)), cells.tobytes()
-
-    @property
     def why_no_value(self) -> str:
         """Why no statistic over all tasks can be had: what is left would be of other tasks. Empty if it can."""
         empty = [task for task, size in zip(self.matrix.tasks, self.sizes, strict=True) if not size]
