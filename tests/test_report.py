@@ -56,11 +56,11 @@ def test_the_files_are_named_after_suite_and_preset(everything):
         *(f"{name}-{stem}.tex" for name in ("aggregates", "domains", "tasks")),
         *(
             f"{name}-{stem}.csv"
-            for name in ("aggregates", "domains", "tasks", "improvement", "curve-apt", "curve-random")
+            for name in ("aggregates", "domains", "tasks", "improvement", "efficiency", "curve-apt", "curve-random")
         ),
         *(
             f"{name}-{stem}.{ending}"
-            for name in ("aggregates", "domains", "profiles", "improvement", "curves", "completeness")
+            for name in ("aggregates", "domains", "profiles", "improvement", "efficiency", "curves", "completeness")
             for ending in PICTURES
         ),
     }
@@ -103,7 +103,7 @@ def test_another_agent_changes_no_numbers(grid):
     write_grid(grid, ["aaa"], 3)
     write_grid(grid, ["zzz"], 3)
     assert rows("apt") == before
-    assert len(before) == 2
+    assert len(before) == 3
 
 
 def test_the_order_of_the_agents_changes_no_numbers(grid):
@@ -139,7 +139,7 @@ def test_figures_carry_marks_and_origin(grid, monkeypatch):
     monkeypatch.setattr(figures, "save", lambda figure, path, description: shown.append((figure, description)))
     shutil.rmtree(grid / make_job("apt", "arm_left", 2).path)
     report(grid, formats=("png",), allow_partial=True)
-    assert len(shown) == 6
+    assert len(shown) == 7
     for figure, description in shown:
         visible = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
         for words in (REDUCED, "PARTIAL 17/18 runs", "git 0123456789ab", "urlbench report --suite toy", "seeds 0-2"):

@@ -273,11 +273,16 @@ def report(
     suite: SuiteOption,
     runs: RunsOption = Path("runs"),
     preset: PresetOption = "paper",
-    agents: Annotated[list[str] | None, typer.Option("--agents", help=f"These agents, in this order. {MANY}")] = None,
+    agents: Annotated[
+        list[str] | None, typer.Option("--agents", help=f"Agents and baseline:NAME[/AGENT], in this order. {MANY}")
+    ] = None,
     domains: DomainOption = None,
     tasks: TaskOption = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Expect these seeds of everybody.")] = None,
     snapshot: Annotated[str | None, typer.Option("--snapshot", help="Started from this one, such as 2M.")] = None,
+    snapshots: Annotated[
+        str | None, typer.Option("--snapshots", help="Show the score against pretraining: all, or such as 100k,2M.")
+    ] = None,
     goal_sets: GoalSetsOption = None,
     ci: Annotated[
         Literal["stratified", "cluster"] | None,
@@ -285,7 +290,8 @@ def report(
     ] = None,
     reps: Annotated[int | None, typer.Option("--reps", help="Bootstrap repetitions [default: 50000]")] = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help=f"md, html, latex, png, pdf, svg [default: all]. {MANY}")
+        list[str] | None,
+        typer.Option("--format", help=f"md, html, latex, csv, png, pdf, svg [default: all]. {MANY}"),
     ] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Report gaps, stamped PARTIAL.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Where to [default: reports in the runs folder]")] = None,
@@ -311,6 +317,7 @@ def report(
         tasks=words(tasks),
         seeds=parse_seeds(seeds) if seeds else None,
         snapshot=parse_frames(snapshot) if snapshot else None,
+        snapshots=snapshots,
         goal_sets=parse_seeds(goal_sets, "--goal-sets") if goal_sets else None,
     )
     print("report:")

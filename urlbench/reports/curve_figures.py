@@ -1,4 +1,4 @@
-"""Figures with a line for each agent: returns during fine-tuning, and performance profiles."""
+"""Figures with a line for each agent: returns and scores against frames, and performance profiles."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from urlbench.reports.appearance import Look, looks
+from urlbench.reports.efficiency import ALL_TASKS, Panels
 from urlbench.reports.figure_parts import mark_panel, shows
 from urlbench.reports.figures import Canvas, line_style, shown
 from urlbench.reports.score_tables import curve, evaluation_frames
@@ -42,6 +43,39 @@ def learning_figure(results: Results, title: str, foot: Sequence[str]) -> Figure
     return canvas.finished("fine-tuning frames")
 
 
+def score_curves_figure(panels: Panels, title: str, foot: Sequence[str], x_label: str) -> Figure:
+    """A panel per group of tasks: mean normalised score against frames, with the interval as a band.
+
+    Source: the form of Mazzaglia et al. 2023 (Choreographer), fig. 4.
+
+    Args:
+        panels: the curves by the name of the group and the agent's label.
+        title: of the figure.
+        foot: what is said below it.
+        x_label: what the frames are.
+    """
+    palette = looks(list(next(iter(panels.values()))))
+    columns = min(_MOST_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    canvas = Canvas.of(0.25 + 1.75 * rows, title, foot, palette)
+    for index, (axes, (name, curves)) in enumerate(
+        zip(canvas.grid(rows, columns, len(panels)), panels.items(), strict=True)
+    ):
+        for label, look in palette.items():
+            one = curves[label]
+            with shows(axes, label):
+                ends = one.values, one.lows, one.highs
+                _draw_line(axes, one.frames, ends, look, band=len(palette) <= _MOST_BANDS)
+        if name != ALL_TASKS:
+            mark_panel(axes, name)
+        axes.set_title(shown(name))
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        _frames_axis(axes)
+        if index % columns == 0:
+            axes.set_ylabel("mean normalised score")
+    return canvas.finished(x_label)
+
+
 def profiles_figure(profiles: Mapping[str, Profile], title: str, foot: Sequence[str]) -> Figure:
     """The fraction of runs whose score is above each threshold, with the interval as a band.
 
@@ -53,21 +87,14 @@ def profiles_figure(profiles: Mapping[str, Profile], title: str, foot: Sequence[
         foot: what is said below it.
     """
     palette = looks(list(profiles))
+    band = len(palette) <= _MOST_BANDS
     canvas = Canvas.of(2.9, title, foot, palette)
     (axes,) = canvas.grid(1, 1, 1)
     for label, look in palette.items():
         one = profiles[label]
         every = max(1, len(one.thresholds) // 12)
-        _draw_line(
-            axes,
-            one.thresholds,
-            one.values,
-            one.lows,
-            one.highs,
-            look,
-            band=len(palette) <= _MOST_BANDS,
-            every=every,
-        )
+        with shows(axes, label):
+            _draw_line(axes, one.thresholds, (one.values, one.lows, one.highs), look, band=band, every=every)
     axes.set_ylim(0, 1.02)
     thresholds = next(iter(profiles.values())).thresholds
     axes.set_xlim(float(thresholds[0]), float(thresholds[-1]))
@@ -81,23 +108,21 @@ def _draw_returns(axes: Axes, values: Floats, frames: Sequence[int], look: Look,
     means = [task_mean(column) for column in values.T]
     middle = np.array([mean.mean for mean in means], dtype=np.float64)
     errors = np.array([np.nan if mean.standard_error is None else mean.standard_error for mean in means])
-    _draw_line(axes, np.array(frames), middle, middle - errors, middle + errors, look, band=band)
+    _draw_line(axes, frames, (middle, middle - errors, middle + errors), look, band=band)
 
 
 def _draw_line(
     axes: Axes,
     x: Floats | Sequence[int],
-    values: Floats,
-    lows: Floats,
-    highs: Floats,
+    ends: tuple[Floats, Floats, Floats],
     look: Look,
     *,
     band: bool,
     every: int = 1,
 ) -> None:
-    # Between each two markers, or they hide the line.
-    style = line_style(look) | {"markersize": 2.8, "markevery": every}
-    axes.plot(x, values, **style)
+    """Draw values, the first of `ends`, with a marker at each `every`th, and the band between the two others."""
+    values, lows, highs = ends
+    axes.plot(x, values, **line_style(look) | {"markersize": 2.8, "markevery": every})
     if band and not np.isnan(lows).all():
         axes.fill_between(x, lows, highs, color=look.colour, alpha=0.16, linewidth=0)
 

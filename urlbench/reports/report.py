@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from urlbench.errors import UserError, unknown_name
+from urlbench.plan import parse_snapshots
 from urlbench.reports import figures, found_report, returns_report
 from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.frame import Frame
@@ -20,8 +21,8 @@ from urlbench.reports.scores import (
     split_baselines,
     without_source,
 )
-from urlbench.results.cells import collect
-from urlbench.results.selection import Selection, make_selection, registered_suite
+from urlbench.results.cells import Results, collect, collect_snapshots
+from urlbench.results.selection import Selection, make_selection, protocol_of, registered_suite
 from urlbench.statistics.resampling import CiMethod
 from urlbench.types import Suite
 
@@ -44,6 +45,7 @@ def make_report(
     tasks: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     snapshot: int | None = None,
+    snapshots: str | None = None,
     goal_sets: Sequence[int] | None = None,
 ) -> list[Path]:
     """Write the report of one suite and one preset; the same runs give the same bytes.
@@ -63,6 +65,7 @@ def make_report(
         tasks: names, together with `domains` those of these domains.
         seeds: each is expected of every agent on every task.
         snapshot: of the pretraining that the runs started from; default the last one.
+        snapshots: `all` or such as `100k,2M`: shows the score against pretraining, too; default not.
         goal_sets: each is expected of every seed; default the one with the number of the seed.
 
     Returns:
@@ -82,7 +85,7 @@ def make_report(
     root = Path(runs_root)
     own, baselines = split_baselines(agents or ())
     selection = make_selection(own, domains, tasks, seeds, snapshot, goal_sets)
-    request = _Request(root, suite, preset, agents, selection, ci, reps, allow_partial)
+    request = _Request(root, suite, preset, agents, selection, ci, reps, snapshots, allow_partial)
     with figures.figure_style():
         report = _of_runs(request, baselines) if own or not baselines else _of_baselines(request, baselines)
         folder = (Path(out) if out is not None else root / "reports") / report.frame.stem
@@ -110,6 +113,7 @@ class _Request:
     selection: Selection
     ci: CiMethod | None
     reps: int | None
+    snapshots: str | None
     allow_partial: bool
 
     @property
@@ -120,6 +124,8 @@ class _Request:
     def command(self, *, bootstrapped: bool) -> str:
         """The command line that makes the same report."""
         words = report_command(self.root, self.suite, self.preset, self.selection, self.agents)
+        if self.snapshots:
+            words += ["--snapshots", self.snapshots]
         if bootstrapped:
             ci, reps = self.intervals
             words += ["--ci", ci, "--reps", str(reps)]
@@ -127,7 +133,7 @@ class _Request:
 
 
 def _of_runs(request: _Request, words: Sequence[str]) -> Report:
-    results = collect(request.root, request.suite, request.preset, request.selection)
+    results, snapshots = _results(request)
     if results.suite.measured_phase == "evaluate":
         if request.ci is not None or request.reps is not None:
             raise UserError(
@@ -144,21 +150,39 @@ def _of_runs(request: _Request, words: Sequence[str]) -> Report:
     entries = in_order(request.agents, results, results.scores(allow_partial=request.allow_partial), baselines)
     frame = Frame.of(results, [baseline.label for baseline in baselines])
     origin = provenance(results, request.command(bootstrapped=True), baselines)
-    return returns_report.assemble(results, entries, remarks(baselines), frame, origin, *request.intervals)
+    return returns_report.assemble(results, entries, remarks(baselines), snapshots, frame, origin, *request.intervals)
+
+
+def _results(request: _Request) -> tuple[Results, dict[int, Results]]:
+    """What is reported, and if it was asked for the runs that started from each of several snapshots."""
+    place = request.root, request.suite, request.preset, request.selection
+    if request.snapshots is None:
+        return collect(*place), {}
+    suite = registered_suite(request.suite)
+    if suite.measured_phase == "evaluate":
+        raise UserError(
+            f"--snapshots is for suites that fine-tune; report {suite.name!r} for each snapshot alone, with --snapshot."
+        )
+    protocol = protocol_of(suite, request.preset)
+    chosen = parse_snapshots(protocol, request.snapshots)
+    main = request.selection.snapshot_of(protocol)
+    found = collect_snapshots(*place, sorted({*chosen, main}))
+    for results in found.values():
+        results.check(allow_partial=request.allow_partial)
+    return found[main], {at: found[at] for at in chosen}
 
 
 def _of_baselines(request: _Request, words: Sequence[str]) -> Report:
     suite, selection = registered_suite(request.suite), request.selection
     if suite.measured_phase == "evaluate":
         _refuse_baselines(suite, words)
-    if request.preset not in suite.protocols:
-        raise unknown_name("preset", request.preset, suite.protocols, where=f"of suite {suite.name!r}")
-    if selection.seeds or selection.snapshot or selection.goal_sets:
+    if selection.seeds or selection.snapshot or selection.goal_sets or request.snapshots:
         raise UserError(
-            "--seeds, --snapshot and --goal-sets choose runs, and a report of baselines alone has none; leave them "
-            "away, or name agents that have runs."
+            "--seeds, --snapshot, --snapshots and --goal-sets choose runs, and a report of baselines alone has none; "
+            "leave them away, or name agents that have runs."
         )
-    found = load_baselines(words, suite, request.preset, suite.protocols[request.preset].snapshots[-1])
+    last = protocol_of(suite, request.preset).snapshots[-1]
+    found = load_baselines(words, suite, request.preset, last)
     tasks = baseline_tasks(suite, found, selection)
     baselines = [replace(baseline, scores=on_tasks(baseline.scores, suite, tasks)) for baseline in found]
     source, entries = without_source(in_order(request.agents, None, {}, baselines))
@@ -166,7 +190,7 @@ def _of_baselines(request: _Request, words: Sequence[str]) -> Report:
     # No run is read, wherever they are.
     command = replace(request, root=Path("runs")).command(bootstrapped=True)
     origin = baselines_provenance(suite, request.preset, baselines, command)
-    return returns_report.assemble(None, entries, remarks(baselines), frame, origin, *request.intervals)
+    return returns_report.assemble(None, entries, remarks(baselines), {}, frame, origin, *request.intervals)
 
 
 def _refuse_baselines(suite: Suite, words: Sequence[str]) -> None:

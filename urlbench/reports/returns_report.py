@@ -1,13 +1,13 @@
 """The report of a suite that fine-tunes: normalised returns with bootstrap intervals, and learning curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from urlbench.reports import score_tables
+from urlbench.reports import efficiency, score_tables
 from urlbench.reports.completeness_figure import completeness_figure
-from urlbench.reports.curve_figures import learning_figure, profiles_figure
+from urlbench.reports.curve_figures import learning_figure, profiles_figure, score_curves_figure
 from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import Origins, origins_of
@@ -24,21 +24,19 @@ from urlbench.statistics.profiles import performance_profile
 from urlbench.statistics.resampling import CiMethod
 
 _THRESHOLDS = 121
-
 _BAND_NOTE = "Mean return of each evaluation over runs; band: ± one standard error, none for a single run."
+_PROFILE_NOTE = "The fraction of all runs, on all tasks, whose score is above τ; band: the interval at each τ alone."
+_COMPLETENESS_NOTE = "A mark for each task and seed; above each panel the runs that count, of those expected."
 _HOLLOW_NOTE = "Hollow marks and outlined bars: published means, whose intervals are a normal approximation."
-
-
-def _thresholds(matrices: Mapping[str, ScoreMatrix]) -> Floats:
-    """From 0, or the lowest score below it, to the highest score of all, [121]."""
-    scores = np.concatenate([matrix.scores.ravel() for matrix in matrices.values()])
-    return np.linspace(min(0.0, float(np.nanmin(scores))), max(1.0, float(np.nanmax(scores))), _THRESHOLDS)
+_CURVE_NOTE = "Mean over tasks of the normalised score; band: the interval at each number of frames alone."
+_LEVEL_NOTE = "Agents without pretraining have the same score at all."
 
 
 def assemble(
     results: Results | None,
     entries: Mapping[str, Scores],
     remarks: Sequence[str],
+    snapshots: Mapping[int, Results],
     frame: Frame,
     origin: Provenance,
     ci: CiMethod,
@@ -50,6 +48,7 @@ def assemble(
         results: the runs; None for baselines alone.
         entries: the scores of agents and baselines on the same tasks, by label, in the order to show.
         remarks: what tables must say of baselines.
+        snapshots: the runs that started from each of several snapshots; empty for no curve over them.
         frame: of the report.
         origin: of all of it.
         ci: how intervals resample runs.
@@ -58,48 +57,91 @@ def assemble(
     overall, domains = score_tables.estimates_of(entries, ci, reps)
     aggregates = score_tables.aggregates_table(overall, entries, ci, reps, remarks)
     by_domain = score_tables.domains_table(domains, entries, ci, reps, remarks)
+    intervals = score_tables.interval_words(ci, reps)
     hollow = published_labels(entries)
+    hollow_note = [_HOLLOW_NOTE] if hollow else []
     figures: dict[str, tuple[str, Figure]] = {}
+    long_tables: list[Table] = []
 
-    def add(name: str, title: str, figure: Figure) -> None:
-        figures[name] = f"{title} — {frame.name}", figure
+    def add(name: str, title: str, notes: Sequence[str], draw: Callable[[str, list[str]], Figure]) -> None:
+        figures[name] = f"{title} — {frame.name}", draw(frame.titled(title), [*notes, origin.short])
 
-    def foot(notes: Sequence[str]) -> list[str]:
-        return [*notes, *([_HOLLOW_NOTE] if hollow else []), origin.short]
-
-    def titled(table: Table) -> tuple[str, list[str]]:
-        return frame.titled(table.title), foot(table.notes)
-
-    add("aggregates", aggregates.title, aggregates_figure(overall, *titled(aggregates), hollow))
-    add("domains", by_domain.title, domains_figure(domains, *titled(by_domain), hollow))
+    add(
+        "aggregates",
+        aggregates.title,
+        [*aggregates.notes, *hollow_note],
+        lambda title, foot: aggregates_figure(overall, title, foot, hollow),
+    )
+    add(
+        "domains",
+        by_domain.title,
+        [*by_domain.notes, *hollow_note],
+        lambda title, foot: domains_figure(domains, title, foot, hollow),
+    )
     matrices = with_runs(entries)
     if matrices:
-        title = "Performance profiles"
-        note = "The fraction of all runs, on all tasks, whose score is above τ; band: 95 % intervals, at each τ alone."
-        profiles = {
-            label: performance_profile(matrix, _thresholds(matrices), ci, reps) for label, matrix in matrices.items()
-        }
-        words = [note, score_tables.interval_words(ci, reps), origin.short]
-        add("profiles", title, profiles_figure(profiles, frame.titled(title), words))
-    pairs = probabilities_of_improvement(matrices, ci, reps)
-    improvement = (score_tables.pairs_table(pairs, entries, ci, reps),) if pairs else ()
-    for table in improvement:
-        words = [*table.notes, *matrix_notes(pairs), origin.short]
-        add(table.name, table.title, pairs_figure(pairs, frame.titled(table.title), words))
+        taus = _thresholds(matrices.values())
+        profiles = {label: performance_profile(matrix, taus, ci, reps) for label, matrix in matrices.items()}
+        add(
+            "profiles",
+            "Performance profiles",
+            [_PROFILE_NOTE, intervals],
+            lambda title, foot: profiles_figure(profiles, title, foot),
+        )
+    if len(matrices) > 1:
+        pairs = probabilities_of_improvement(matrices, ci, reps)
+        table = score_tables.pairs_table(pairs, entries, ci, reps)
+        long_tables.append(table)
+        notes = [*table.notes, *matrix_notes(pairs)]
+        add(table.name, table.title, notes, lambda title, foot: pairs_figure(pairs, title, foot))
+    if snapshots:
+        one = next(iter(snapshots.values()))
+        unit = one.suite.protocols[one.preset].pretrain_unit
+        before = efficiency.pretraining_curves(snapshots, ci, reps)
+        title, words = "Score after more or less pretraining", f"{unit} of pretraining before the fine-tuning"
+        long_tables.append(efficiency.curves_table("pretraining", title, before, words, [intervals, _LEVEL_NOTE]))
+        add(
+            "pretraining",
+            title,
+            [_CURVE_NOTE, _LEVEL_NOTE, intervals],
+            lambda title, foot: score_curves_figure(before, title, foot, f"pretraining {unit}"),
+        )
     if results is not None:
-        title = "Return during fine-tuning"
-        add("curves", title, learning_figure(results, frame.titled(title), [_BAND_NOTE, origin.short]))
-        title = "Runs there are"
-        note = "A mark for each task and seed; above each panel the runs that count, of those expected."
-        add("completeness", title, completeness_figure(results, frame.titled(title), [note, origin.short]))
+        during = efficiency.finetuning_curves(results, ci, reps)
+        title, words = "Score during fine-tuning", "fine-tuning frames"
+        long_tables.append(efficiency.curves_table("efficiency", title, during, words, [intervals], results.tasks))
+        add(
+            "efficiency",
+            title,
+            [_CURVE_NOTE, intervals],
+            lambda title, foot: score_curves_figure(during, title, foot, words),
+        )
+        add(
+            "curves",
+            "Return during fine-tuning",
+            [_BAND_NOTE],
+            lambda title, foot: learning_figure(results, title, foot),
+        )
+        add(
+            "completeness",
+            "Runs there are",
+            [_COMPLETENESS_NOTE],
+            lambda title, foot: completeness_figure(results, title, foot),
+        )
+        long_tables += score_tables.curve_tables(results)
     first = next(iter(entries.values()))
     no_runs = Origins(domains=dict(zip(first.tasks, first.domains, strict=True)), commands={}, runs=())
-    curves = [] if results is None else score_tables.curve_tables(results)
     return Report(
         frame=frame,
         tables=(aggregates, by_domain, score_tables.tasks_table(entries, remarks)),
-        long_tables=(*improvement, *curves),
+        long_tables=tuple(long_tables),
         figures=figures,
         provenance=origin,
         origins=no_runs if results is None else origins_of(results),
     )
+
+
+def _thresholds(matrices: Iterable[ScoreMatrix]) -> Floats:
+    """From 0, or the lowest score below it, to 1, or the highest score above it."""
+    scores = np.concatenate([matrix.scores.ravel() for matrix in matrices])
+    return np.linspace(min(0.0, float(np.nanmin(scores))), max(1.0, float(np.nanmax(scores))), _THRESHOLDS)
