@@ -190,7 +190,7 @@ def test_snapshots_show_the_score_against_pretraining(tmp_path, drawn):
     assert panels == ["all tasks", "walker", "arm"]
     text = " ".join(" ".join(text.get_text().split()) for text in drawn["pretraining"].texts)
     assert "pretraining frames" in text
-    assert "Agents without pretraining have the same score at all." in text
+    assert "Agents without pretraining have the same score at all of them." in text
 
 
 def test_snapshots_without_runs_are_gaps_with_their_commands(grid):

@@ -72,7 +72,7 @@ def score_curves_figure(panels: Panels, title: str, foot: Sequence[str], x_label
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         _frames_axis(axes)
         if index % columns == 0:
-            axes.set_ylabel("mean normalised score")
+            axes.set_ylabel("mean score")
     return canvas.finished(x_label)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from urlbench.reports.figures import Canvas, name_rows, row_height, shown, wrapped
+from urlbench.reports.figures import WIDTH, Canvas, name_rows, row_height, shown, wrapped
 from urlbench.statistics.estimates import Estimate
 
 Pairs = Mapping[tuple[str, str], Estimate]
@@ -82,9 +82,11 @@ def _rows_figure(pairs: Pairs, agents: Sequence[str], title: str, foot: Sequence
 def _matrix_figure(pairs: Pairs, agents: Sequence[str], title: str, foot: Sequence[str]) -> Figure:
     n = len(agents)
     names = [wrapped(agent) for agent in agents]
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    cell = min(0.42, 5.0 / n)
-    canvas = Canvas.of(0.35 + cell * n + 0.05 * longest, title, foot)
+    size = 7 if n <= 20 else 4.5
+    # The names stand beside the rows, and turned by 40 degrees below the columns.
+    names_width = 0.009 * size * max(len(line) for name in names for line in name.split("\n"))
+    cell = min(0.42, (WIDTH - 1.2 - names_width) / n)
+    canvas = Canvas.of(0.55 + cell * n + 0.75 * names_width, title, foot)
     (axes,) = canvas.grid(1, 1, 1)
     values = np.full((n, n), np.nan)
     for row, x in enumerate(agents):
@@ -99,7 +101,6 @@ def _matrix_figure(pairs: Pairs, agents: Sequence[str], title: str, foot: Sequen
     axes.set_aspect("equal", anchor="N")
     axes.set_xlim(0, n)
     axes.set_ylim(n, 0)
-    size = 7 if n <= 20 else 4.5
     axes.set_xticks(np.arange(n) + 0.5, names, rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(np.arange(n) + 0.5, names, fontsize=size)
     axes.set_xlabel("Y")

@@ -29,7 +29,7 @@ _PROFILE_NOTE = "The fraction of all runs, on all tasks, whose score is above τ
 _COMPLETENESS_NOTE = "A mark for each task and seed; above each panel the runs that count, of those expected."
 _HOLLOW_NOTE = "Hollow marks and outlined bars: published means, whose intervals are a normal approximation."
 _CURVE_NOTE = "Mean over tasks of the normalised score; band: the interval at each number of frames alone."
-_LEVEL_NOTE = "Agents without pretraining have the same score at all."
+_LEVEL_NOTE = "Agents without pretraining have the same score at all of them."
 
 
 def assemble(
