@@ -22,7 +22,7 @@ _FLAGS = (
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
-    """A browser of 1280 x 900 pixels with a new profile, at an empty page."""
+    """A browser of 1280 x 900 pixels with a new profile."""
     binary, driver = (shutil.which(name) for name in PROGRAMS)
     options = webdriver.ChromeOptions()
     options.binary_location = str(binary)
@@ -31,11 +31,17 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(executable_path=driver))
     try:
-        browser.get("about:blank")
-        logged(browser), requests(browser)
         yield browser
     finally:
         browser.quit()
+
+
+def open_page(browser: webdriver.Chrome, page: Path) -> None:
+    """Open a file; what was logged before is forgotten."""
+    browser.get("about:blank")
+    logged(browser)
+    requests(browser)
+    browser.get(page.as_uri())
 
 
 def logged(browser: webdriver.Chrome) -> list[str]:

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import chromium, logged, needs_browser, requests
+from browser import chromium, logged, needs_browser, open_page, requests
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -85,7 +85,7 @@ def test_only_the_pages_own_script_may_run(elements):
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    assert json.loads(data)["runs"][0]["agent"] == HOSTILE
+    assert json.loads(data)["scores"][0]["agent"] == HOSTILE
 
 
 def test_names_are_text_and_never_tags(page, elements):
@@ -147,7 +147,7 @@ def browser(tmp_path_factory) -> Iterator[Chrome]:
 @pytest.fixture
 def opened(browser, page) -> Iterator[Chrome]:
     """The page in a fresh state; afterwards nothing was complained about and nothing else asked for."""
-    browser.get(page.as_uri())
+    open_page(browser, page)
     yield browser
     assert logged(browser) == []
     assert requests(browser) == [page.as_uri()]
@@ -317,6 +317,23 @@ def test_a_number_of_a_curve_shows_what_was_measured_then(opened):
 
 @pytest.mark.slow
 @needs_browser
+def test_a_published_number_shows_its_source(browser, tmp_path):
+    agents = ["baseline:choreographer-2023/CIC", "baseline:choreographer-2023/RND"]
+    (path,) = make_report(tmp_path, "urlb-states", agents, "paper", reps=200, formats=("html",))
+    open_page(browser, path)
+    find(browser, "[data-name=tasks] tbody tr:nth-child(1) .origin")[0].click()
+    (panel,) = find(browser, "#origin")
+    rows = [[one.text for one in row.find_elements(By.TAG_NAME, "td")] for row in find(browser, "#origin tbody tr")]
+    mean, error, reference = 959, 2, 984
+    assert rows == [["walker_stand", "mean of 10", f"{mean} ± {error}", f"{mean / reference:.6g}"]]
+    assert "1 published mean of CIC on walker_stand" in panel.text
+    assert "CIC: choreographer-2023 Table 2" in panel.text
+    assert logged(browser) == []
+    assert requests(browser) == [path.as_uri()]
+
+
+@pytest.mark.slow
+@needs_browser
 def test_a_hostile_name_is_shown_and_does_nothing(opened):
     find(opened, "[data-name=aggregates] tbody tr:nth-child(1) .origin")[0].click()
     (panel,) = find(opened, "#origin")
@@ -425,7 +442,7 @@ def test_dark_and_light_follow_the_reader(opened):
 @pytest.mark.slow
 @needs_browser
 def test_the_browser_would_refuse_to_fetch_anything(browser, page):
-    browser.get(page.as_uri())
+    open_page(browser, page)
     refused = browser.execute_async_script(
         "document.addEventListener('securitypolicyviolation', (event) => arguments[0](event.blockedURI));"
         "document.body.insertAdjacentHTML('beforeend', '<img src=\"http://127.0.0.1:9/x.png\">');"

@@ -95,7 +95,8 @@ def _report(comparisons: Sequence[Comparison], suite: Suite, command: str) -> Re
         origins=Origins(
             domains={task.name: task.domain for task in suite.tasks if task.name in new.scores.tasks},
             commands={},
-            runs=(),
+            baselines={},
+            scores=(),
         ),
     )
 

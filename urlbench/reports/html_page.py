@@ -9,7 +9,7 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from urlbench.reports.figures import draw
 from urlbench.reports.origins import Origins, Source
 from urlbench.reports.provenance import git_words, hardware_words, package_versions
 from urlbench.reports.tables import Table
+from urlbench.results.run_records import RunRecord
 
 if TYPE_CHECKING:
     from urlbench.reports.document import Report
@@ -37,12 +38,14 @@ class Cell:
     Attributes:
         key: what rows are sorted by; empty for a number that is not there.
         source: place in the page's list of sources; None for what is no number.
+        is_best: True for what is in bold.
     """
 
     text: str
     kind: Kind
     key: str
     source: int | None
+    is_best: bool
 
 
 def render(report: "Report") -> str:
@@ -107,12 +110,12 @@ def _page_table(table: Table, numbers: dict[Source, int]) -> dict[str, Any]:
     kinds: list[Kind] = ["word" if is_words else "number" for is_words in table.is_words]
     sources = table.sources or itertools.repeat((None,) * len(kinds))
     rows = []
-    for texts, row in zip(table.rows, sources, strict=bool(table.sources)):
+    for cells, row in zip(table.cells, sources, strict=bool(table.sources)):
         places = [None if source is None else numbers.setdefault(source, len(numbers)) for source in row]
         rows.append(
             [
-                Cell(text, kind, sort_key(text, kind), place)
-                for text, kind, place in zip(texts, kinds, places, strict=True)
+                Cell(text, kind, sort_key(text, kind), place, is_best)
+                for (text, is_best), kind, place in zip(cells, kinds, places, strict=True)
             ]
         )
     return {
@@ -127,38 +130,38 @@ def _page_table(table: Table, numbers: dict[Source, int]) -> dict[str, Any]:
 
 
 def _data(origins: Origins, sources: Sequence[Source], command: str) -> dict[str, Any]:
-    """What the page's script knows of the runs; the few versions, states and machines they share are listed once."""
+    """What the page's script knows of runs and baselines; versions, states and machines that runs share come once."""
     shared: dict[tuple[tuple[str, str], ...], int] = {}
-    runs = []
-    for origin in origins.runs:
-        run, spec = origin.run, origin.run.spec
-        circumstances = {
-            "versions": ", ".join(package_versions([run])),
-            "git": git_words(run.manifest.get("git")),
-            "hardware": hardware_words(run.manifest.get("hardware")),
+    scores = []
+    for origin in origins.scores:
+        score: dict[str, Any] = {
+            "agent": origin.agent,
+            "task": origin.task,
+            "goalSet": origin.goal_set,
+            "seed": origin.seed,
+            "seeds": origin.seeds,
+            "values": list(origin.values.values()),
+            "curve": list(origin.curve.items()),
+            "run": None,
         }
-        runs.append(
-            {
-                "agent": origin.agent,
-                "task": spec.task,
-                "goalSet": spec.goal_set,
-                "seed": spec.seed,
-                "path": run.path,
-                "id": run.id,
-                "config": run.config_hash,
+        if origin.run is not None:
+            circumstances = _circumstances(origin.run)
+            score["run"] = {
+                "path": origin.run.path,
+                "id": origin.run.id,
+                "config": origin.run.config_hash,
+                "ended": origin.run.finished,
                 "circumstances": shared.setdefault(tuple(circumstances.items()), len(shared)),
-                "ended": run.finished,
-                "values": list(origin.values.values()),
-                "curve": list(origin.curve.items()),
             }
-        )
+        scores.append(score)
     return {
         "command": command,
         "commands": list(origins.commands.items()),
+        "baselines": list(origins.baselines.items()),
         "domains": list(origins.domains.items()),
-        "measures": _measures(origins),
+        "measures": list(origins.scores[0].values) if origins.scores else [],
         "circumstances": [dict(one) for one in shared],
-        "runs": runs,
+        "scores": scores,
         "sources": [
             {"agents": source.agents, "tasks": source.tasks, "goalSet": source.goal_set, "frame": source.frame}
             for source in sources
@@ -166,9 +169,12 @@ def _data(origins: Origins, sources: Sequence[Source], command: str) -> dict[str
     }
 
 
-def _measures(origins: Origins) -> list[str]:
-    names: Mapping[str, object] = origins.runs[0].values if origins.runs else {}
-    return list(names)
+def _circumstances(run: RunRecord) -> dict[str, str]:
+    return {
+        "versions": ", ".join(package_versions([run])),
+        "git": git_words(run.manifest.get("git")),
+        "hardware": hardware_words(run.manifest.get("hardware")),
+    }
 
 
 def _asset(name: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from urlbench.reports.figure_parts import shows
 from urlbench.reports.figures import WIDTH, Canvas, name_rows, row_height, shown, wrapped
 from urlbench.statistics.estimates import Estimate
 
@@ -64,19 +65,23 @@ def _rows_figure(pairs: Pairs, agents: Sequence[str], title: str, foot: Sequence
     canvas = Canvas.of(0.5 + 1.3 * row_height(names) * len(names), title, foot)
     (axes,) = canvas.grid(1, 1, 1)
     for row, pair in enumerate(shown_pairs):
-        estimate = pairs[pair]
-        if estimate.value is None:
-            axes.text(0.5, row, "no value", ha="center", va="center", color="#555555")
-            continue
-        if estimate.low is not None and estimate.high is not None:
-            axes.barh(row, estimate.high - estimate.low, left=estimate.low, height=0.5, color="#0072B2", alpha=0.3)
-        axes.plot([estimate.value], [row], "o", color="#0072B2", markersize=4)
-        axes.text(1.02, row, f"{estimate.value:.2f}", va="center", fontsize=7)
+        with shows(axes, *pair):
+            _draw_row(axes, row, pairs[pair])
     axes.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
     axes.set_xlim(0, 1.08)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     name_rows(axes, names, with_names=True)
     return canvas.finished("probability P(X > Y)")
+
+
+def _draw_row(axes: Axes, row: int, estimate: Estimate) -> None:
+    if estimate.value is None:
+        axes.text(0.5, row, "no value", ha="center", va="center", color="#555555")
+        return
+    if estimate.low is not None and estimate.high is not None:
+        axes.barh(row, estimate.high - estimate.low, left=estimate.low, height=0.5, color="#0072B2", alpha=0.3)
+    axes.plot([estimate.value], [row], "o", color="#0072B2", markersize=4)
+    axes.text(1.02, row, f"{estimate.value:.2f}", va="center", fontsize=7)
 
 
 def _matrix_figure(pairs: Pairs, agents: Sequence[str], title: str, foot: Sequence[str]) -> Figure:
@@ -97,7 +102,8 @@ def _matrix_figure(pairs: Pairs, agents: Sequence[str], title: str, foot: Sequen
     for row, x in enumerate(agents):
         for column, y in enumerate(agents):
             if x != y:
-                _label_cell(axes, row, column, pairs[x, y], numbers=n <= _MOST_WITH_NUMBERS)
+                with shows(axes, x, y):
+                    _label_cell(axes, row, column, pairs[x, y], numbers=n <= _MOST_WITH_NUMBERS)
     axes.set_aspect("equal", anchor="N")
     axes.set_xlim(0, n)
     axes.set_ylim(n, 0)

@@ -11,6 +11,7 @@ from urlbench.plan import parse_snapshots
 from urlbench.reports import figures, found_report, returns_report
 from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.frame import Frame
+from urlbench.reports.origins import baseline_origins, origins_of
 from urlbench.reports.provenance import baselines_provenance, provenance, report_command
 from urlbench.reports.scores import (
     baseline_tasks,
@@ -150,7 +151,9 @@ def _of_runs(request: _Request, words: Sequence[str]) -> Report:
     entries = in_order(request.agents, results, results.scores(allow_partial=request.allow_partial), baselines)
     frame = Frame.of(results, [baseline.label for baseline in baselines])
     origin = provenance(results, request.command(bootstrapped=True), baselines)
-    return returns_report.assemble(results, entries, remarks(baselines), snapshots, frame, origin, *request.intervals)
+    origins = origins_of(results, {baseline.label: baseline for baseline in baselines})
+    said = remarks(baselines)
+    return returns_report.assemble(results, entries, said, snapshots, frame, origin, origins, *request.intervals)
 
 
 def _results(request: _Request) -> tuple[Results, dict[int, Results]]:
@@ -190,7 +193,9 @@ def _of_baselines(request: _Request, words: Sequence[str]) -> Report:
     # No run is read, wherever they are.
     command = replace(request, root=Path("runs")).command(bootstrapped=True)
     origin = baselines_provenance(suite, request.preset, baselines, command)
-    return returns_report.assemble(None, entries, remarks(baselines), {}, frame, origin, *request.intervals)
+    by_label = {baseline.label.removeprefix(f"{source}/"): baseline for baseline in baselines}
+    origins = baseline_origins(suite, tasks, by_label)
+    return returns_report.assemble(None, entries, remarks(baselines), {}, frame, origin, origins, *request.intervals)
 
 
 def _refuse_baselines(suite: Suite, words: Sequence[str]) -> None:

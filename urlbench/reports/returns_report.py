@@ -10,7 +10,7 @@ from urlbench.reports.completeness_figure import completeness_figure
 from urlbench.reports.curve_figures import learning_figure, profiles_figure, score_curves_figure
 from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
-from urlbench.reports.origins import Origins, origins_of
+from urlbench.reports.origins import Origins
 from urlbench.reports.pair_figures import matrix_notes, pairs_figure
 from urlbench.reports.provenance import Provenance
 from urlbench.reports.score_figures import aggregates_figure, domains_figure
@@ -39,6 +39,7 @@ def assemble(
     snapshots: Mapping[int, Results],
     frame: Frame,
     origin: Provenance,
+    origins: Origins,
     ci: CiMethod,
     reps: int,
 ) -> Report:
@@ -51,6 +52,7 @@ def assemble(
         snapshots: the runs that started from each of several snapshots; empty for no curve over them.
         frame: of the report.
         origin: of all of it.
+        origins: of single numbers.
         ci: how intervals resample runs.
         reps: bootstrap repetitions.
     """
@@ -129,15 +131,13 @@ def assemble(
             lambda title, foot: completeness_figure(results, title, foot),
         )
         long_tables += score_tables.curve_tables(results)
-    first = next(iter(entries.values()))
-    no_runs = Origins(domains=dict(zip(first.tasks, first.domains, strict=True)), commands={}, runs=())
     return Report(
         frame=frame,
         tables=(aggregates, by_domain, score_tables.tasks_table(entries, remarks)),
         long_tables=tuple(long_tables),
         figures=figures,
         provenance=origin,
-        origins=no_runs if results is None else origins_of(results),
+        origins=origins,
     )
 
 

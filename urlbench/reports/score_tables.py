@@ -54,7 +54,7 @@ def tasks_table(entries: Mapping[str, Scores], remarks: Sequence[str] = ()) -> T
             format_mean(mean, places, with_n=len(numbers) > 1) for mean, places in zip(means, decimals, strict=True)
         )
         rows.append((first.domains[index], task, *texts, f"{first.references[index]:g}"))
-        sources.append((None, None, *(_source(entries, label, (task,)) for label in entries), None))
+        sources.append((None, None, *(Source((label,), (task,)) for label in entries), None))
     notes = ["Mean undiscounted return of the final evaluation ± standard error over runs."]
     if len(numbers) == 1:
         (n,) = numbers
@@ -112,7 +112,7 @@ def aggregates_table(
         (label, *(format_estimate(row[name]) for name in AGGREGATES), _runs_word(entries[label], row["IQM"].n_runs))
         for label, row in overall.items()
     )
-    sources = tuple((None, *[_source(entries, label, tasks)] * (len(AGGREGATES) + 1)) for label in overall)
+    sources = tuple((None, *[Source((label,), tasks)] * (len(AGGREGATES) + 1)) for label in overall)
     title = f"Normalised score, {'all tasks' if len(tasks) > 1 else tasks[0]}"
     notes = _interval_notes({label: list(row.values()) for label, row in overall.items()}, entries, ci, reps) + tuple(
         remarks
@@ -137,7 +137,7 @@ def domains_table(
     tasks = tasks_by_domain(next(iter(entries.values())))
     rows = tuple((label, *(format_estimate(row[name]) for name in names)) for label, row in domains.items())
     values = tuple((None, *(row[name] for name in names)) for row in domains.values())
-    sources = tuple((None, *(_source(entries, label, tasks[name]) for name in names)) for label in domains)
+    sources = tuple((None, *(Source((label,), tasks[name]) for name in names)) for label in domains)
     notes = _interval_notes({label: list(row.values()) for label, row in domains.items()}, entries, ci, reps) + tuple(
         remarks
     )
@@ -218,11 +218,6 @@ def tasks_by_domain(scores: Scores) -> dict[str, tuple[str, ...]]:
     for task, domain in zip(scores.tasks, scores.domains, strict=True):
         tasks[domain] = (*tasks.get(domain, ()), task)
     return tasks
-
-
-def _source(entries: Mapping[str, Scores], label: str, tasks: Sequence[str]) -> Source | None:
-    """The runs behind a number; None for published scores, which have none."""
-    return None if label in published_labels(entries) else Source((label,), tuple(tasks))
 
 
 def _interval_notes(

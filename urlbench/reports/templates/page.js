@@ -5,6 +5,7 @@
   // Maps, for an agent may have the name of something that every object has.
   const commands = new Map(data.commands);
   const domains = new Map(data.domains);
+  const baselines = new Map(data.baselines);
   const byId = (id) => document.getElementById(id);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
@@ -87,42 +88,44 @@
   const number = (value) => (typeof value === "number" ? Number(value.toPrecision(6)) : value ?? "—");
   const distinct = (texts) => [...new Set(texts)];
 
-  function runsTable(runs, source, isOfOneAgent) {
-    const goalSets = runs.some((run) => run.goalSet !== null);
-    const values = source.frame === null ? data.measures : [`return at ${source.frame.toLocaleString("en")} frames`];
-    const header = ["task", ...(goalSets ? ["goal set"] : []), "seed", ...values, "run id", "run directory"];
-    const cells = (run) => [
-      run.task,
-      ...(goalSets ? [run.goalSet] : []),
-      run.seed,
-      ...(source.frame === null ? run.values : [Object.fromEntries(run.curve)[source.frame]]).map(number),
-      run.id,
-      run.path,
-    ];
-    const agent = (run) => (isOfOneAgent ? [] : [run.agent]);
+  function scoresTable(scores, source) {
+    const isFinal = source.frame === null;
+    const some = (test) => scores.some(test);
+    const columns = [
+      ["agent", (one) => one.agent, source.agents.length > 1],
+      ["task", (one) => one.task, true],
+      ["goal set", (one) => one.goalSet, some((one) => one.goalSet !== null)],
+      ["seed", (one) => one.seed ?? `mean of ${one.seeds || "?"}`, true],
+      ...data.measures.map((name, place) => [name, (one) => number(one.values[place]), isFinal]),
+      [`return at ${source.frame} frames`, (one) => number(new Map(one.curve).get(source.frame)), !isFinal],
+      ["run id", (one) => one.run?.id ?? "—", some((one) => one.run)],
+      ["run directory", (one) => one.run?.path ?? "—", some((one) => one.run)],
+    ].filter(([, , isShown]) => isShown);
     const table = element(
       "table",
       null,
-      element("thead", null, row("th", [...(isOfOneAgent ? [] : ["agent"]), ...header])),
-      element("tbody", null, ...runs.map((run) => row("td", [...agent(run), ...cells(run)]))),
+      element("thead", null, row("th", columns.map(([name]) => name))),
+      element("tbody", null, ...scores.map((one) => row("td", columns.map(([, text]) => text(one))))),
     );
     const scroll = element("div", null, table);
-    scroll.className = "scroll";
+    scroll.className = some((one) => one.run) ? "scroll paths" : "scroll";
     scroll.tabIndex = 0;
     return scroll;
   }
 
   function describe(source) {
-    const runs = data.runs.filter(
-      (run) =>
-        source.agents.includes(run.agent) &&
-        source.tasks.includes(run.task) &&
-        (source.goalSet === null || run.goalSet === source.goalSet),
+    const scores = data.scores.filter(
+      (one) =>
+        source.agents.includes(one.agent) &&
+        source.tasks.includes(one.task) &&
+        (source.goalSet === null || one.goalSet === source.goalSet),
     );
+    const runs = scores.filter((one) => one.run).map((one) => ({ agent: one.agent, ...one.run }));
     const list = element("dl", null);
     const add = (name, texts) => {
       if (texts.length) list.append(element("dt", name), element("dd", null, element("pre", texts.join("\n"))));
     };
+    add("Baseline", source.agents.flatMap((agent) => (baselines.has(agent) ? `${agent}: ${baselines.get(agent)}` : [])));
     add("Configuration", distinct(runs.map((run) => `${run.agent}: ${run.config}`)));
     add("Command of the runs", source.agents.flatMap((agent) => commands.get(agent) ?? []));
     add("Command of this report", [data.command]);
@@ -130,8 +133,9 @@
       add(name, distinct(runs.map((run) => data.circumstances[run.circumstances][key])));
     }
     add("Ended", distinct(runs.map((run) => run.ended)).sort());
-    const count = `${runs.length} ${runs.length === 1 ? "run" : "runs"} of ${source.agents.join(", ")} on ${source.tasks.join(", ")}`;
-    return [element("p", count), runsTable(runs, source, source.agents.length === 1), list];
+    const kind = scores.some((one) => one.seed === null) ? "published mean" : "run";
+    const count = `${scores.length} ${kind}${scores.length === 1 ? "" : "s"} of ${source.agents.join(", ")}`;
+    return [element("p", `${count} on ${source.tasks.join(", ")}`), scoresTable(scores, source), list];
   }
 
   function showOrigin(button) {
