@@ -15,6 +15,7 @@ TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], 
 # Without those that other tests register.
 REGISTERED = sorted(name for name, entry in registry._AGENTS.items() if str(entry.target).startswith("urlbench."))
 TABLE_2 = ("DDPG", "ICM", "Disagreement", "RND", "APT", "ProtoRL", "SMM", "DIAYN", "APS", "CIC", "Choreographer")
+OTHERS = ("AMPED (full)", "BeCL", "CeSD", "ComSD", "MOSS")
 
 
 def lab(colour: str, seen_as: list[list[float]]) -> np.ndarray:
@@ -59,6 +60,8 @@ def test_a_published_method_looks_like_the_agent_of_its_name_with_a_hollow_marke
     ours, theirs = found["cic"], found["choreographer-2023/CIC"]
     assert (ours.colour, ours.marker) == (theirs.colour, theirs.marker)
     assert (ours.face, theirs.face) == (ours.colour, "white")
+    alone, labelled, other = (looks([label])[label] for label in ("AMPED w/o RND", "amped-2025/AMPED w/o RND", "o rnd"))
+    assert alone == labelled != other
     assert (found["proto"].colour, found["proto"].marker) == (
         found["choreographer-2023/ProtoRL"].colour,
         found["choreographer-2023/ProtoRL"].marker,
@@ -77,7 +80,7 @@ def test_names_that_meet_in_one_look_have_different_lines():
 
 
 def test_other_names_never_take_the_look_of_a_known_agent():
-    known = {(look.colour, look.marker) for look in looks([*REGISTERED, *TABLE_2]).values()}
+    known = {(look.colour, look.marker) for look in looks([*REGISTERED, *TABLE_2, *OTHERS]).values()}
     others = {(look.colour, look.marker) for look in looks([f"x{number}" for number in range(2000)]).values()}
     assert not known & others
     assert len(others) == len(COLOURS) * len(MARKERS) - len(known)

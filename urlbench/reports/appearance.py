@@ -3,7 +3,7 @@
 Both are a function of the name alone, so an agent looks the same in every figure of every report, whatever other agents
 are there and in whatever order:
 
-* The registered agents and the methods of the published tables have looks of their own, no two the same. Those of one
+* The registered agents and some methods of published tables have looks of their own, no two the same. Those of one
   family (DDPG, Dreamer) differ in their markers, so that shape alone tells them apart; a Dreamer agent has the colour
   of the DDPG agent with the same objective.
 * Any other name takes one of the looks that are left over, by its SHA-256. Two such names can meet in one look, and
@@ -63,7 +63,14 @@ _KNOWN = {
     "choreographer-zero-shot": ("vermilion", "D"),
     "edl-dreamer": ("green", "v"),
     "latent-edl": ("pink", "P"),
+    "amped-(full)": ("brown", "o"),
+    "becl": ("indigo", "p"),
+    "cesd": ("green", "s"),
+    "comsd": ("pink", "v"),
+    "moss": ("wine", "<"),
 }
+# No source has a space in its name, which an agent such as `AMPED w/o RND` has before its slash.
+_SOURCE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/")
 _OTHER_SPELLINGS = {"protorl": "proto"}
 _DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
 
@@ -94,7 +101,7 @@ def looks(labels: Iterable[str], published: Iterable[str] = ()) -> dict[str, Loo
     """The look of each agent of a figure.
 
     Args:
-        labels: of the agents; of a published one the part after the last `/` is its name.
+        labels: of the agents; of a baseline the part after the first `/` is its name.
         published: those of the labels that have published scores and no runs.
     """
     hollow = set(published)
@@ -108,7 +115,7 @@ def looks(labels: Iterable[str], published: Iterable[str] = ()) -> dict[str, Loo
 
 
 def _colour_and_marker(label: str) -> tuple[str, str]:
-    name = re.sub(r"[\s_]+", "-", label.rpartition("/")[2].strip().lower())
+    name = re.sub(r"[\s_]+", "-", _SOURCE.sub("", label).strip().lower())
     name = _OTHER_SPELLINGS.get(name, name)
     if name not in _KNOWN:
         left = [(colour, marker) for colour in COLOURS for marker in MARKERS if (colour, marker) not in _TAKEN]

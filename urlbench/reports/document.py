@@ -83,7 +83,7 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
     }
     if "md" in formats:
         written[folder / f"report-{frame.stem}.md"] = (
-            _markdown()
+            markdown_environment()
             .get_template("report.md.j2")
             .render(
                 **common,
@@ -133,7 +133,8 @@ def escape_markdown(text: str) -> str:
     return "".join(f"\\{character}" if character in _MARKDOWN else character for character in text)
 
 
-def _markdown() -> jinja2.Environment:
+def markdown_environment() -> jinja2.Environment:
+    """The templates of Markdown files."""
     environment = _environment()
     environment.filters["md"] = escape_markdown
     return environment

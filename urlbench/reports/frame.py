@@ -27,8 +27,9 @@ class Frame:
     @staticmethod
     def of_baselines(suite: Suite, preset: str, tasks: Sequence[str], n_baselines: int, source: str) -> "Frame":
         """The frame of a report without runs, of baselines of one `source` or, if that is empty, of several."""
+        part = "" if len(tasks) == len(suite.tasks) else f", {len(tasks)} of {len(suite.tasks)} tasks"
         return Frame(
-            name=f"{source or 'baselines'}, {suite.full_name}, preset {preset}",
+            name=f"{source or 'baselines'}, {suite.full_name}, preset {preset}{part}",
             stem=f"{suite.full_name}-{preset}-{source or 'baselines'}",
             scope=(
                 f"{n_baselines} stored {'baseline' if n_baselines == 1 else 'baselines'}, {len(tasks)} of the suite's "

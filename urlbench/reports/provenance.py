@@ -76,7 +76,7 @@ def baselines_provenance(suite: Suite, preset: str, baselines: Sequence[Baseline
     short = f"urlbench {urlbench.__version__} · {suite.full_name}, preset {preset} · baselines {sources} · {command}"
     entries = [
         ("Report", [command]),
-        ("Made with", [f"urlbench {urlbench.__version__}, {', '.join(_installed())}"]),
+        ("Made with", [made_with()]),
         ("Suite", [f"{suite.full_name}, preset {preset}"]),
         *_normaliser(suite),
         ("Baselines", baseline_lines(baselines)),
@@ -101,7 +101,7 @@ def provenance(results: Results, command: str, baselines: Sequence[Baseline] = (
     )
     entries = [
         ("Report", [command]),
-        ("Made with", [f"urlbench {urlbench.__version__}, {', '.join(_installed())}"]),
+        ("Made with", [made_with()]),
         (
             "To make the runs",
             [
@@ -172,8 +172,10 @@ def package_versions(runs: Sequence[RunRecord]) -> list[str]:
     return versions_of(tables)
 
 
-def _installed() -> list[str]:
-    return [f"{package} {metadata.version(package)}" for package in _REPORT_PACKAGES]
+def made_with() -> str:
+    """The versions of everything that numbers and figures of a report depend on."""
+    packages = ", ".join(f"{package} {metadata.version(package)}" for package in _REPORT_PACKAGES)
+    return f"urlbench {urlbench.__version__}, {packages}"
 
 
 def _agent_line(results: Results, label: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,9 +30,10 @@ def aggregates_figure(
     agents = list(overall)
     canvas = Canvas.of(0.55 + row_height(agents) * len(agents), title, foot)
     palette = looks(agents, published)
-    for column, (axes, name) in enumerate(
-        zip(canvas.grid(1, len(AGGREGATES), len(AGGREGATES)), AGGREGATES, strict=True)
-    ):
+    # Of sources without numbers of seeds there is the mean alone.
+    known = [name for name in AGGREGATES if any(row[name].value is not None for row in overall.values())]
+    names = known or AGGREGATES
+    for column, (axes, name) in enumerate(zip(canvas.grid(1, len(names), len(names)), names, strict=True)):
         for row, agent in enumerate(agents):
             with shows(axes, agent):
                 _draw_interval(axes, row, overall[agent][name], palette[agent])
@@ -61,7 +63,8 @@ def domains_figure(
     rows = -(-len(names) // columns)
     canvas = Canvas.of(rows * (0.55 + row_height(agents) * len(agents)), title, foot)
     palette = looks(agents, published)
-    for panel, (axes, name) in enumerate(zip(canvas.grid(rows, columns, len(names)), names, strict=True)):
+    panels = canvas.grid(rows, columns, len(names))
+    for panel, (axes, name) in enumerate(zip(panels, names, strict=True)):
         for row, agent in enumerate(agents):
             with shows(axes, agent):
                 _draw_bar(axes, row, domains[agent][name], palette[agent])
@@ -69,9 +72,12 @@ def domains_figure(
         axes.set_title(shown(name))
         name_rows(axes, agents, with_names=panel % columns == 0)
         axes.locator_params(axis="x", nbins=5)
-        # Bars that all point to one side begin at the edge.
-        if axes.dataLim.x0 >= 0:
-            axes.set_xlim(left=0)
+    known = [axes.dataLim for axes in panels if np.isfinite(axes.dataLim.x0)]
+    if known:
+        # The same for all, and bars that point to one side begin at the edge.
+        low, high = min(0.0, *(limits.x0 for limits in known)), max(0.0, *(limits.x1 for limits in known))
+        for axes in panels:
+            axes.set_xlim(low * 1.06, high * 1.06 or 1.0)
     return canvas.finished("mean normalised score")
 
 

@@ -11,7 +11,7 @@ from urlbench.statistics.estimates import Estimate, TaskMean
 
 Value = TaskMean | Estimate | Proportion | float | int
 _WORD_COLUMNS = frozenset(
-    {"agent", "domain", "task", "metric", "verdict", "caution", "not found by", "goals", "X", "Y"}
+    {"agent", "domain", "task", "metric", "verdict", "caution", "not found by", "goals", "baseline", "X", "Y"}
 )
 
 
