@@ -13,6 +13,7 @@ from urlbench import __version__
 from urlbench.cli_baselines import app as baselines_app, import_results
 from urlbench.cli_compare import compare
 from urlbench.cli_data import app as data_app
+from urlbench.cli_export import export
 from urlbench.cli_options import (
     MANY,
     AgentOption,
@@ -56,6 +57,7 @@ app.add_typer(data_app)
 app.add_typer(baselines_app)
 app.command("import")(import_results)
 app.command()(compare)
+app.command()(export)
 
 
 @app.callback(invoke_without_command=True)
