@@ -1,7 +1,7 @@
 # Set-up, checks and the demonstration. Needs Python 3.11, git and make; everything else goes into .venv.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test check lint parity clean
+.PHONY: help venv demo gallery test check lint parity clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,9 +10,10 @@ DEMO := --suite urlb-states --agent choreographer --agent random --domains walke
 
 help:
 	@echo "make demo    run and report a reduced benchmark from start to end (minutes)"
-	@echo "make test    all tests; as root on Debian or Ubuntu it installs the libraries for rendering that are missing"
+	@echo "make test    all tests; as root on Debian or Ubuntu it installs what they need from the system (GL, Chromium, LaTeX)"
 	@echo "make check   linters, types and the fast tests"
 	@echo "make parity  compare with recordings: URLBENCH_TRACES=folder URLBENCH_GOLDEN=folder (default: tests/data)"
+	@echo "make gallery published scores as reports, in docs/gallery"
 	@echo "make venv    only create .venv with the pinned packages"
 
 venv: $(STAMP)
@@ -36,8 +37,13 @@ demo: $(STAMP)
 	@$(BIN)/urlbench run $(DEMO)
 	@$(BIN)/urlbench report --suite urlb-states --agents choreographer,random --domains walker --seeds 2 --preset smoke
 
+gallery: $(STAMP)
+	@$(BIN)/python -m urlbench.reports.gallery docs/gallery
+
 test: $(STAMP)
 	@scripts/install_gl.sh
+	@scripts/install_chromium.sh
+	@scripts/install_tex.sh
 	@$(BIN)/python -m pytest
 
 check: lint

@@ -181,11 +181,14 @@ def test_no_score_is_normalised_and_no_iqm_is_taken(everything):
 def test_the_files_are_named_after_suite_and_preset(everything):
     reach, sparse = "toy-reach@1-smoke", "toy-sparse@1-smoke"
     assert set(everything) == {
+        *(f"report-{stem}.html" for stem in (reach, sparse)),
         *(f"{name}-{reach}.tex" for name in ("report", "goals", "goal-sets", "episodes")),
         *(f"{name}-{sparse}.tex" for name in ("report", "runs", "episodes")),
         *(f"report-{stem}.md" for stem in (reach, sparse)),
-        *(f"{name}-{reach}.{ending}" for name in ("goals", "episodes") for ending in ("png", "pdf")),
-        *(f"{name}-{sparse}.{ending}" for name in ("runs", "episodes") for ending in ("png", "pdf")),
+        *(f"{name}-{reach}.csv" for name in ("goals", "goal-sets", "episodes", "not-found")),
+        *(f"{name}-{sparse}.csv" for name in ("runs", "episodes")),
+        *(f"{name}-{reach}.{ending}" for name in ("goals", "episodes") for ending in figures.PICTURES),
+        *(f"{name}-{sparse}.{ending}" for name in ("runs", "episodes") for ending in figures.PICTURES),
     }
 
 
@@ -200,7 +203,7 @@ def test_the_same_runs_give_the_same_bytes_without_torch(everything, tmp_path):
     command = [sys.executable, "-c", script, str(Path(__file__).parent), str(root), str(tmp_path)]
     subprocess.run(command, check=True, timeout=120)
     files = [path for name, path in everything.items() if "toy-reach" in name]
-    assert len(files) == 9
+    assert len(files) == 16
     for path in files:
         assert (tmp_path / path.parent.name / path.name).read_bytes() == path.read_bytes(), path.name
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from urlbench.baselines.published_data import HASHES
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -50,6 +52,7 @@ def test_the_wheel_from_the_sdist_has_every_module_and_nothing_beside_the_packag
     shipped = [f for f in package.rglob("*") if f.is_file() and f.suffix not in (".pyc", ".pyo")]
     expected = {f"urlbench/{file.relative_to(package)}" for file in shipped}
     assert expected >= {"urlbench/agents/choreographer.py", "urlbench/reports/report.py", "urlbench/suites/dmc.py"}
+    assert expected >= {f"urlbench/baselines/published/{name}" for name in HASHES}
     assert {name for name in names if ".dist-info/" not in name} == expected
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
     with zipfile.ZipFile(wheel) as archive:

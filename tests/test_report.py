@@ -11,7 +11,7 @@ from synthetic_runs import TASKS, evaluation, make_job, write_grid, write_run
 
 from urlbench.errors import IncompleteError, UserError
 from urlbench.reports.document import FORMATS, escape_latex, escape_markdown
-from urlbench.reports.figures import colours
+from urlbench.reports.figures import PICTURES
 from urlbench.reports.report import make_report
 
 REDUCED = "REDUCED BUDGET: preset smoke — not comparable with published numbers"
@@ -51,9 +51,18 @@ def test_the_files_are_named_after_suite_and_preset(everything):
     stem = "toy@1-smoke"
     assert set(everything) == {
         f"report-{stem}.md",
+        f"report-{stem}.html",
         f"report-{stem}.tex",
         *(f"{name}-{stem}.tex" for name in ("aggregates", "domains", "tasks")),
-        *(f"{name}-{stem}.{ending}" for name in ("aggregates", "domains", "curves") for ending in ("png", "pdf")),
+        *(
+            f"{name}-{stem}.csv"
+            for name in ("aggregates", "domains", "tasks", "improvement", "efficiency", "curve-apt", "curve-random")
+        ),
+        *(
+            f"{name}-{stem}.{ending}"
+            for name in ("aggregates", "domains", "profiles", "improvement", "efficiency", "curves", "completeness")
+            for ending in PICTURES
+        ),
     }
     assert {path.parent.name for path in everything.values()} == {stem}
     assert next(iter(everything)).endswith(".md")
@@ -62,7 +71,8 @@ def test_the_files_are_named_after_suite_and_preset(everything):
 def test_the_numbers_are_those_of_the_runs(grid):
     text = sections(markdown(report(grid)))
     # apt on walker_walk ends at 20, 50 and 80: mean 50, standard error 30 / sqrt(3).
-    assert "| walker | walker\\_walk | 50.0 ± 17.3 (n=3) |" in text["Final return per task"]
+    assert "| walker | walker\\_walk | **50.0 ± 17.3** |" in text["Final return per task"]
+    assert "Every mean is over 3 runs." in text["Final return per task"]
     curve = text["Return during fine-tuning, apt"]
     assert "| task | 100 | 200 |" in curve
     assert "| walker\\_walk | 25.0 ± 8.7 (n=3) | 50.0 ± 17.3 (n=3) |" in curve
@@ -85,13 +95,15 @@ def test_the_same_runs_give_the_same_bytes(everything, tmp_path):
 
 def test_another_agent_changes_no_numbers(grid):
     def rows(agent: str) -> list[str]:
-        return [line for line in markdown(report(grid)).splitlines() if line.startswith(f"| {agent} |")]
+        # More agents make more pairs.
+        parts = {title: part for title, part in sections(markdown(report(grid))).items() if "improvement" not in title}
+        return [line for part in parts.values() for line in part.splitlines() if line.startswith(f"| {agent} |")]
 
     before = rows("apt")
     write_grid(grid, ["aaa"], 3)
     write_grid(grid, ["zzz"], 3)
     assert rows("apt") == before
-    assert len(before) == 2
+    assert len(before) == 3
 
 
 def test_the_order_of_the_agents_changes_no_numbers(grid):
@@ -114,6 +126,8 @@ def test_a_reduced_preset_is_marked_everywhere(everything):
     for name, path in everything.items():
         if path.suffix == ".tex":
             assert escape_latex(REDUCED) in path.read_text(), name
+        elif path.suffix == ".svg":
+            assert REDUCED in path.read_text(), name
         else:
             assert "smoke" in name
 
@@ -125,7 +139,7 @@ def test_figures_carry_marks_and_origin(grid, monkeypatch):
     monkeypatch.setattr(figures, "save", lambda figure, path, description: shown.append((figure, description)))
     shutil.rmtree(grid / make_job("apt", "arm_left", 2).path)
     report(grid, formats=("png",), allow_partial=True)
-    assert len(shown) == 3
+    assert len(shown) == 7
     for figure, description in shown:
         visible = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
         for words in (REDUCED, "PARTIAL 17/18 runs", "git 0123456789ab", "urlbench report --suite toy", "seeds 0-2"):
@@ -148,6 +162,13 @@ def test_png_and_pdf_carry_their_origin_and_no_date(everything):
     assert b"/Subject" in pdf
     assert b"CreationDate" not in pdf
     assert b"/FontType 3" not in pdf
+
+
+def test_svg_files_carry_their_origin_and_neither_a_date_nor_a_font_to_look_for(everything):
+    svg = everything["aggregates-toy@1-smoke.svg"].read_text()
+    assert "Git state of the runs: 0123456789ab" in svg
+    assert "<dc:date>" not in svg
+    assert "<text" not in svg
 
 
 def test_every_table_says_where_it_comes_from(everything):
@@ -249,13 +270,6 @@ def test_an_agent_with_an_odd_name_does_not_break_the_tables(tmp_path):
     files = report(tmp_path)
     assert r"my\_agent\|50%&" in markdown(files)
     assert r"my\_agent|50\%\&" in files["tasks-toy@1-smoke.tex"].read_text()
-
-
-def test_colours_of_known_agents_do_not_depend_on_the_others():
-    assert colours(["choreographer", "random"]) == {
-        agent: colour for agent, colour in colours(["apt", "choreographer", "random"]).items() if agent != "apt"
-    }
-    assert colours(["b", "a"]) == colours(["a", "b"])
 
 
 def test_bad_requests_are_refused(grid, tmp_path):

@@ -1,35 +1,41 @@
-"""Point estimates and intervals: hand-worked numbers, rliable as the oracle, and what must not matter."""
+"""Aggregates: hand-worked numbers, rliable as the oracle, and what cannot be said."""
 
-import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
 from rliable import library, metrics
+from synthetic_scores import matrix, random_scores
 
-import urlbench.reports.statistics as statistics
-from urlbench.reports.statistics import AGGREGATES, aggregate, bootstrap, task_mean
+from urlbench.errors import UserError
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.statistics.aggregates import AGGREGATES, aggregate, domain_scores, metric_replicates, task_scores
+from urlbench.statistics.estimates import task_mean
+from urlbench.statistics.resampling import LegacyStream, draws
+from urlbench.statistics.runs import runs_of
+
+ORACLES = (
+    metrics.aggregate_iqm,
+    metrics.aggregate_median,
+    metrics.aggregate_mean,
+    metrics.aggregate_optimality_gap,
+)
 
 
-def matrix(scores, *, agent="apt", domains=None, pretrains=True) -> ScoreMatrix:
-    scores = np.asarray(scores, dtype=np.float64)
-    n_runs, n_tasks = scores.shape
-    return ScoreMatrix(
-        agent=agent,
-        config_hash="12345678",
-        suite="toy@1",
-        preset="paper",
-        tasks=tuple(f"task_{index}" for index in range(n_tasks)),
-        domains=tuple(domains or ["body"] * n_tasks),
-        seeds=tuple(range(n_runs)),
-        pretrains=pretrains,
-        returns=scores * 100.0,
-        references=np.full(n_tasks, 100.0),
-    )
+def all_four(values):
+    return np.array([oracle(values) for oracle in ORACLES])
 
 
-def random_scores(n_runs=8, n_tasks=4):
-    return np.random.default_rng(3).gamma(4.0, 0.25, size=(n_runs, n_tasks))
+def replicates_of(scores: ScoreMatrix, ci, reps):
+    runs = runs_of(scores)
+    return metric_replicates([runs], draws([runs], ci), reps, AGGREGATES)[0]
+
+
+def resampled_scores(scores: ScoreMatrix, ci, reps):
+    """The same resamples one by one, as matrices [runs, tasks] that rliable takes."""
+    runs = runs_of(scores)
+    columns = [column[index] for column, index in zip(runs.columns, draws([runs], ci)(reps)[0], strict=True)]
+    return np.stack(columns, axis=2)
 
 
 def test_point_estimates_of_hand_worked_scores():
@@ -41,37 +47,27 @@ def test_point_estimates_of_hand_worked_scores():
     assert estimates["Optimality gap"].value == pytest.approx(1 - (0.0 + 0.2 + 0.5 + 1.0 + 0.1 + 0.4 + 1.0 + 1.0) / 8)
 
 
-def test_replicates_equal_rliable_metrics_of_the_same_resamples(monkeypatch):
-    scores = random_scores()
-    sampled = []
-    original = statistics._aggregate_samples
-    monkeypatch.setattr(statistics, "_aggregate_samples", lambda samples: sampled.append(samples) or original(samples))
-    replicates = bootstrap(matrix(scores), "stratified", 50)
-    drawn = np.stack(sampled[0], axis=2)
-    oracles = (
-        metrics.aggregate_iqm,
-        metrics.aggregate_median,
-        metrics.aggregate_mean,
-        metrics.aggregate_optimality_gap,
-    )
-    for name, oracle in zip(AGGREGATES, oracles, strict=True):
-        np.testing.assert_allclose(replicates[name], [oracle(one) for one in drawn], rtol=1e-12)
+@pytest.mark.parametrize("shape", [(2, 1), (3, 3), (8, 4), (10, 12), (5, 7)])
+def test_point_estimates_are_rliables(shape):
+    scores = random_scores(*shape)
+    estimates = aggregate(matrix(scores), reps=10)
+    np.testing.assert_allclose([estimates[name].value for name in AGGREGATES], all_four(scores), rtol=1e-13)
+
+
+@pytest.mark.parametrize("ci", ["stratified", "cluster"])
+@pytest.mark.parametrize("values", ["distinct", "tied"])
+def test_counting_runs_gives_the_metrics_of_the_resamples_themselves(ci, values):
+    scores = random_scores(7, 5) if values == "distinct" else np.round(random_scores(7, 5), 1)
+    one = matrix(scores, domains=["a", "a", "b", "b", "b"])
+    replicates = replicates_of(one, ci, 60)
+    for name, oracle in zip(AGGREGATES, ORACLES, strict=True):
+        expected = [oracle(drawn) for drawn in resampled_scores(one, ci, 60)]
+        np.testing.assert_allclose(replicates[name], expected, rtol=1e-13)
 
 
 def test_intervals_equal_rliables_within_monte_carlo_error():
     scores = random_scores()
     estimates = aggregate(matrix(scores), reps=20_000)
-
-    def all_four(values):
-        return np.array(
-            [
-                metrics.aggregate_iqm(values),
-                metrics.aggregate_median(values),
-                metrics.aggregate_mean(values),
-                metrics.aggregate_optimality_gap(values),
-            ]
-        )
-
     points, intervals = library.get_interval_estimates({"apt": scores}, all_four, reps=4000)
     for index, name in enumerate(AGGREGATES):
         low, high = intervals["apt"][:, index]
@@ -80,53 +76,92 @@ def test_intervals_equal_rliables_within_monte_carlo_error():
         assert estimates[name].high == pytest.approx(high, abs=0.06 * (high - low))
 
 
-def test_the_same_interval_every_time_whatever_the_global_state_and_the_chunks(monkeypatch):
-    first = aggregate(matrix(random_scores()), reps=1000)
-    np.random.seed(99)  # noqa: NPY002 - the point is that the global state does not matter
-    assert aggregate(matrix(random_scores()), reps=1000) == first
-    monkeypatch.setattr(statistics, "_CHUNK_VALUES", 32 * 7)
-    assert aggregate(matrix(random_scores()), reps=1000) == first
-    assert aggregate(matrix(random_scores(), agent="cic"), reps=1000) != first
+def test_given_rliables_random_state_intervals_are_rliables():
+    agents = {"apt": random_scores(10, 12, seed=1), "cic": random_scores(6, 12, seed=2)}
+    np.random.seed(11)  # noqa: NPY002 - what rliable draws from
+    _, intervals = library.get_interval_estimates(agents, all_four, reps=300)
+    legacy = LegacyStream(np.random.RandomState(11))
+    for label, scores in agents.items():
+        estimates = aggregate(matrix(scores, agent=label), legacy, reps=300)
+        ours = np.array([[estimates[name].low, estimates[name].high] for name in AGGREGATES]).T
+        np.testing.assert_allclose(ours, intervals[label], rtol=0, atol=1e-12)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for index in range(200):
-        estimate = aggregate(matrix(rng.normal(0.5, 0.2, size=(10, 4)), agent=f"agent {index}"), reps=400)["Mean"]
-        hits += estimate.low <= 0.5 <= estimate.high
-    assert 0.88 <= hits / 200 <= 0.98
+def test_memory_does_not_grow_with_repetitions():
+    one = matrix(random_scores(10, 12))
+
+    def peak(reps):
+        tracemalloc.start()
+        aggregate(one, reps=reps)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    # Beyond the blocks there are four replicates of 8 bytes a repetition, and one copy of the one being ordered.
+    assert peak(20_000) - peak(5_000) < 15_000 * 8 * 8
 
 
-def test_the_cluster_bootstrap_is_wider_where_pretrainings_are_lucky():
-    rng = np.random.default_rng(1)
-    luck = rng.normal(0, 0.2, size=(10, 1))
-    scores = 0.5 + luck + rng.normal(0, 0.02, size=(10, 4))
-
-    def width(ci, **kwargs):
-        estimate = aggregate(matrix(scores, **kwargs), ci, reps=4000)["Mean"]
-        return estimate.high - estimate.low
-
-    assert width("cluster") == pytest.approx(2 * width("stratified"), rel=0.15)
-    separate = width("cluster", domains=["a", "b", "c", "d"])
-    assert separate == pytest.approx(width("stratified"), rel=0.1)
-    assert width("cluster", pretrains=False) == width("stratified", pretrains=False)
+def test_a_single_task_is_its_mean_whatever_the_median_or_cut():
+    scores = random_scores(8, 1)
+    estimates = aggregate(matrix(scores), reps=500)
+    assert estimates["Mean"].value == pytest.approx(scores.mean())
+    assert estimates["Median"] == estimates["Mean"]
+    assert estimates["IQM"].value == pytest.approx(np.sort(scores[:, 0])[2:6].mean())
 
 
-def test_one_run_per_task_has_no_interval_and_says_so():
+def test_scores_without_variance_have_an_interval_of_no_width():
+    for name, estimate in aggregate(matrix(np.full((6, 3), 0.3)), reps=200).items():
+        expected = 0.7 if name == "Optimality gap" else 0.3
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx((expected,) * 3, abs=1e-12)
+
+
+def test_rliable_bug_one_seed_has_no_interval_of_width_zero():
     estimate = aggregate(matrix([[0.4, 0.6]]), reps=100)["IQM"]
     assert estimate.value == pytest.approx(0.5)
     assert (estimate.low, estimate.high) == (None, None)
     assert estimate.note == "one run per task: no interval"
+    few = aggregate(matrix([[0.4, 0.6], [np.nan, 0.8]]), reps=100)["Mean"]
+    assert (few.low, few.note) == (None, "a task with a single run: no interval")
 
 
-def test_missing_runs_are_left_out_not_filled_in():
+def test_rliable_bug_a_missing_run_does_not_make_everything_nan():
     scores = np.array([[0.2, 0.4], [0.6, np.nan], [0.7, 0.8]])
+    assert np.isnan(metrics.aggregate_mean(scores))
     estimate = aggregate(matrix(scores), reps=500)
     assert estimate["Mean"].value == pytest.approx((0.5 + 0.6) / 2)
     assert estimate["IQM"].n_runs == 5
     assert estimate["Mean"].low is not None
     assert aggregate(matrix(scores), "cluster", reps=500)["Mean"].note == "missing runs: no cluster interval"
+
+
+def test_inspect_ai_bug_a_missing_run_does_not_score_zero():
+    estimates = aggregate(matrix([[0.4, 0.6], [np.nan, 0.6], [0.4, 0.6]]), reps=50)
+    assert estimates["Mean"].value == pytest.approx(0.5)
+    assert estimates["Optimality gap"].value == pytest.approx(1 - (2 * 0.4 + 3 * 0.6) / 5)
+
+
+def test_rl_zoo_bug_unequal_seeds_are_not_cut_to_the_fewest():
+    scores = np.array([[0.1, 0.9], [0.2, 0.8], [0.6, np.nan], [0.7, np.nan]])
+    estimate = aggregate(matrix(scores), reps=50)["Mean"]
+    assert estimate.value == pytest.approx((0.4 + 0.85) / 2)
+    assert estimate.n_runs == 6
+
+
+def test_marl_eval_bug_a_seed_that_is_there_twice_is_not_counted_twice():
+    with pytest.raises(UserError, match=r"seed 1 of apt occurs twice"):
+        aggregate(matrix(random_scores(3, 2), seeds=[0, 1, 1]))
+
+
+def test_infinite_scores_are_refused():
+    with pytest.raises(UserError, match=r"apt has an infinite score on task_1"):
+        aggregate(matrix([[0.1, 0.2], [0.3, np.inf]]))
+
+
+def test_rliable_bug_mixed_up_axes_are_refused():
+    one = matrix(random_scores(8, 4))
+    turned = ScoreMatrix(**{**vars(one), "returns": one.returns.T, "references": np.full(8, 100.0)})
+    with pytest.raises(AssertionError, match="seeds x tasks"):
+        aggregate(turned)
 
 
 def test_a_task_without_any_run_leaves_no_aggregate():
@@ -135,21 +170,26 @@ def test_a_task_without_any_run_leaves_no_aggregate():
     assert estimate.note == "no run on task_1"
 
 
-def test_a_domain_uses_the_same_draws_alone_and_among_others():
-    whole = matrix(random_scores(), domains=["a", "a", "b", "b"])
-    alone = matrix(random_scores()[:, :2], domains=["a", "a"])
-    assert aggregate(whole.select(["task_0", "task_1"]), reps=300) == aggregate(alone, reps=300)
+def test_scores_of_tasks_and_domains_are_aggregates_of_what_belongs_to_them():
+    one = matrix(random_scores(8, 4), domains=["a", "a", "b", "b"])
+    tasks, domains = task_scores(one, reps=300), domain_scores(one, "cluster", reps=300)
+    assert list(tasks) == list(one.tasks)
+    for index, task in enumerate(one.tasks):
+        assert tasks[task].value == pytest.approx(one.scores[:, index].mean())
+    assert list(domains) == ["a", "b"]
+    assert domains["b"] == aggregate(one.select(["task_2", "task_3"]), "cluster", reps=300)["Mean"]
+    assert domains["a"].value == pytest.approx(one.scores[:, :2].mean())
 
 
-def test_other_suites_and_configurations_have_other_streams():
-    one = matrix(random_scores())
-    other = dataclasses.replace(one, config_hash="87654321")
-    assert aggregate(one, reps=300) != aggregate(other, reps=300)
-
-
-def test_standard_error_is_of_runs():
+def test_marl_eval_bug_the_standard_error_is_of_the_runs_there_are():
     mean = task_mean(np.array([1.0, 2.0, np.nan, 6.0]))
     assert (mean.mean, mean.n) == (3.0, 3)
     assert mean.standard_error == pytest.approx(np.sqrt(7.0 / 3))
     assert task_mean(np.array([4.0])).standard_error is None
     assert task_mean(np.array([np.nan])).mean is None
+
+
+def test_many_runs_are_counted_in_wider_integers():
+    one = matrix(random_scores(9000, 4))
+    expected = [metrics.aggregate_iqm(drawn) for drawn in resampled_scores(one, "stratified", 3)]
+    np.testing.assert_allclose(replicates_of(one, "stratified", 3)["IQM"], expected, rtol=1e-12)

@@ -3,14 +3,17 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from urlbench import __version__
+from urlbench.cli_baselines import app as baselines_app, import_results
+from urlbench.cli_compare import compare
 from urlbench.cli_data import app as data_app
+from urlbench.cli_export import export
 from urlbench.cli_new import app as new_app
 from urlbench.cli_options import (
     MANY,
@@ -33,6 +36,9 @@ from urlbench.cli_options import (
     TaskOption,
     ThreadsOption,
     WorkersOption,
+    load_plugins,
+    plugin_paths,
+    words,
 )
 from urlbench.errors import IncompleteError, UserError, unknown_name
 
@@ -49,6 +55,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
+app.add_typer(baselines_app)
+app.command("import")(import_results)
+app.command()(compare)
+app.command()(export)
 app.add_typer(new_app)
 
 
@@ -70,7 +80,7 @@ def list_command(
 
     if kind and kind not in KINDS:
         raise unknown_name("kind", kind, KINDS, see="urlbench list --help")
-    _load_plugins(plugin)
+    load_plugins(plugin)
     if kind:
         rows = list_rows(kind)
         _print_json(rows) if as_json else print(format_tasks(rows) if kind == "tasks" else format_rows(rows))
@@ -93,7 +103,7 @@ def show(
     """Show all about a suite (tasks, budgets, normaliser) or an agent (paper, configuration)."""
     from urlbench.listing import describe, format_agent, format_suite
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     description = describe(kind, name)
     if as_json:
         _print_json(description)
@@ -201,7 +211,7 @@ def status(
     from urlbench.status import format_overview, read_overview
 
     while True:
-        overview = read_overview(runs, suite, _words(agent), preset)
+        overview = read_overview(runs, suite, words(agent), preset)
         if as_json:
             _print_json(overview.model_dump(mode="json"))
         else:
@@ -243,14 +253,14 @@ def validate(
     from urlbench.plan import parse_frames, parse_seeds
     from urlbench.results.cells import validate as find_problems
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     problems = find_problems(
         runs,
         suite,
         preset,
-        _words(agents),
-        domains=_words(domains),
-        tasks=_words(tasks),
+        words(agents),
+        domains=words(domains),
+        tasks=words(tasks),
         seeds=parse_seeds(seeds) if seeds else None,
         snapshot=parse_frames(snapshot) if snapshot else None,
         goal_sets=parse_seeds(goal_sets, "--goal-sets") if goal_sets else None,
@@ -267,11 +277,16 @@ def report(
     suite: SuiteOption,
     runs: RunsOption = Path("runs"),
     preset: PresetOption = "paper",
-    agents: Annotated[list[str] | None, typer.Option("--agents", help=f"These agents, in this order. {MANY}")] = None,
+    agents: Annotated[
+        list[str] | None, typer.Option("--agents", help=f"Agents and baseline:NAME[/AGENT], in this order. {MANY}")
+    ] = None,
     domains: DomainOption = None,
     tasks: TaskOption = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Expect these seeds of everybody.")] = None,
     snapshot: Annotated[str | None, typer.Option("--snapshot", help="Started from this one, such as 2M.")] = None,
+    snapshots: Annotated[
+        str | None, typer.Option("--snapshots", help="Show the score against pretraining: all, or such as 100k,2M.")
+    ] = None,
     goal_sets: GoalSetsOption = None,
     ci: Annotated[
         Literal["stratified", "cluster"] | None,
@@ -279,7 +294,8 @@ def report(
     ] = None,
     reps: Annotated[int | None, typer.Option("--reps", help="Bootstrap repetitions [default: 50000]")] = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help=f"md, latex, png, pdf [default: all]. {MANY}")
+        list[str] | None,
+        typer.Option("--format", help=f"md, html, latex, csv, png, pdf, svg [default: all]. {MANY}"),
     ] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Report gaps, stamped PARTIAL.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Where to [default: reports in the runs folder]")] = None,
@@ -290,21 +306,22 @@ def report(
     from urlbench.reports.document import FORMATS
     from urlbench.reports.report import make_report
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     files = make_report(
         runs,
         suite,
-        _words(agents),
+        words(agents),
         preset,
         out,
         ci,
         reps,
-        _words(formats) or FORMATS,
+        words(formats) or FORMATS,
         allow_partial,
-        domains=_words(domains),
-        tasks=_words(tasks),
+        domains=words(domains),
+        tasks=words(tasks),
         seeds=parse_seeds(seeds) if seeds else None,
         snapshot=parse_frames(snapshot) if snapshot else None,
+        snapshots=snapshots,
         goal_sets=parse_seeds(goal_sets, "--goal-sets") if goal_sets else None,
     )
     print("report:")
@@ -346,9 +363,9 @@ def _request(
 
     return PlanRequest(
         suite=suite,
-        agents=_words(agent),
-        domains=_words(domains),
-        tasks=_words(tasks),
+        agents=words(agent),
+        domains=words(domains),
+        tasks=words(tasks),
         seeds=parse_seeds(seeds),
         preset=preset,
         phase=phase,
@@ -356,27 +373,9 @@ def _request(
         goal_sets=parse_seeds(goal_sets, "--goal-sets") if goal_sets else (),
         overrides=tuple(override or ()),
         config_file=config,
-        plugins=_plugins(plugin),
+        plugins=plugin_paths(plugin),
         data=str(data.resolve()),
     )
-
-
-def _words(values: Iterable[str] | None) -> tuple[str, ...]:
-    """The values of a repeatable option, each split at its commas."""
-    return tuple(word.strip() for value in values or () for word in value.split(",") if word.strip())
-
-
-def _plugins(values: Iterable[str] | None) -> tuple[str, ...]:
-    """Plugins as a worker in another folder finds them: files by their absolute path."""
-    return tuple(str(Path(value).resolve()) if value.endswith(".py") else value for value in values or ())
-
-
-def _load_plugins(values: Iterable[str] | None) -> None:
-    if values:
-        from urlbench.registry import load_plugin
-
-        for plugin in _plugins(values):
-            load_plugin(plugin)
 
 
 def _print_json(value: Any) -> None:

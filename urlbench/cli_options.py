@@ -1,5 +1,6 @@
-"""The options that several commands share."""
+"""The options that several commands share, and how their values are read."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,3 +43,23 @@ EnvWorkersOption = Annotated[
 ]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Folder of frozen and imported baselines.")]
+
+
+def words(values: Iterable[str] | None) -> tuple[str, ...]:
+    """The values of a repeatable option, each split at its commas."""
+    return tuple(word.strip() for value in values or () for word in value.split(",") if word.strip())
+
+
+def plugin_paths(values: Iterable[str] | None) -> tuple[str, ...]:
+    """Plugins as a worker in another folder finds them: files by their absolute path."""
+    return tuple(str(Path(value).resolve()) if value.endswith(".py") else value for value in values or ())
+
+
+def load_plugins(values: Iterable[str] | None) -> None:
+    """Register what the plugins bring."""
+    if values:
+        from urlbench.registry import load_plugin
+
+        for plugin in plugin_paths(values):
+            load_plugin(plugin)

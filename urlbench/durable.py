@@ -9,8 +9,10 @@ from typing import Any
 
 from urlbench.errors import UserError
 
+_CONTINUE = "continue with --rerun failed"
 
-def explained(error: OSError, path: Path, remedy: str = "continue with --rerun failed") -> UserError:
+
+def explained(error: OSError, path: Path, remedy: str = _CONTINUE) -> UserError:
     """One sentence about why `path` cannot be written, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"{path} cannot be written: the disk is full; make room and {remedy}.")
@@ -18,8 +20,13 @@ def explained(error: OSError, path: Path, remedy: str = "continue with --rerun f
     return UserError(f"{path} cannot be written: {reason}; make it writable and {remedy}.")
 
 
-def write_atomic(path: Path, content: bytes | memoryview | str) -> None:
+def write_atomic(path: Path, content: bytes | memoryview | str, *, remedy: str = _CONTINUE) -> None:
     """Replace `path` by `content` so that a reader, or a power cut, sees the old file or the new one.
+
+    Args:
+        path: the file.
+        content: of it.
+        remedy: what to do once there is room, for the error.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written; `path` is then as it was.
@@ -39,7 +46,7 @@ def write_atomic(path: Path, content: bytes | memoryview | str) -> None:
             os.close(folder)
     except OSError as error:
         _forget(temporary)
-        raise explained(error, path) from error
+        raise explained(error, path, remedy) from error
 
 
 def remove_temporaries(folder: Path) -> None:

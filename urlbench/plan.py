@@ -120,7 +120,7 @@ def make_plan(request: PlanRequest) -> Plan:
         raise UserError("no agent is named; name at least one with --agent, see: urlbench list agents")
     if not request.seeds:
         raise UserError("no seed is named; ask for at least one with --seeds.")
-    snapshots = _snapshots(protocol, request.snapshots)
+    snapshots = parse_snapshots(protocol, request.snapshots)
     agents = tuple(dict.fromkeys(request.agents))
     changes = agent_changes(agents, request.overrides, request.config_file)
     versions = package_versions(suite.packages)
@@ -283,7 +283,8 @@ def _selected(suite: Suite, domains: Iterable[str], tasks: Iterable[str]) -> tup
     return [domain for domain in suite.domains if domain.name in used], chosen
 
 
-def _snapshots(protocol: Protocol, text: str) -> tuple[int, ...]:
+def parse_snapshots(protocol: Protocol, text: str) -> tuple[int, ...]:
+    """The snapshots that `last`, `all` or counts such as `100k,2M` mean; UserError where the protocol keeps none."""
     if text == "last":
         return protocol.snapshots[-1:]
     if text == "all":

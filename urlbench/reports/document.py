@@ -1,4 +1,4 @@
-"""A report before it has a format, and its Markdown, LaTeX, PNG and PDF files."""
+"""A report before it has a format, and its Markdown, HTML, LaTeX, CSV, PNG, PDF and SVG files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,13 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from urlbench.reports import figures
+from urlbench.reports import figures, html_page
 from urlbench.reports.frame import Frame
+from urlbench.reports.origins import Origins
 from urlbench.reports.provenance import Provenance
-from urlbench.reports.tables import Table
+from urlbench.reports.tables import Table, to_csv
 
-FORMATS = ("md", "latex", "png", "pdf")
+FORMATS = ("md", "html", "latex", "csv", *figures.PICTURES)
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -42,8 +43,10 @@ class Report:
     Attributes:
         frame: its name and its marks.
         tables: for all formats.
-        long_tables: for Markdown only.
+        long_tables: for all formats but LaTeX.
         figures: title and picture, by name.
+        provenance: of all of it.
+        origins: the runs that single numbers are made of.
     """
 
     frame: Frame
@@ -51,6 +54,7 @@ class Report:
     long_tables: tuple[Table, ...]
     figures: Mapping[str, tuple[str, Figure]]
     provenance: Provenance
+    origins: Origins
 
 
 def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -65,7 +69,7 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
     written: dict[Path, str] = {}
     description = "\n".join([*frame.marks, *report.provenance.lines()])
     pictures = {}
-    for ending in [name for name in ("png", "pdf") if name in formats]:
+    for ending in [name for name in figures.PICTURES if name in formats]:
         pictures[ending] = [
             {"title": title, "file": f"{name}-{frame.stem}.{ending}"} for name, (title, _) in report.figures.items()
         ]
@@ -79,10 +83,16 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
     }
     if "md" in formats:
         written[folder / f"report-{frame.stem}.md"] = (
-            _markdown()
+            markdown_environment()
             .get_template("report.md.j2")
-            .render(**common, tables=[*report.tables, *report.long_tables], figures=pictures.get("png", []))
+            .render(
+                **common,
+                tables=[*report.tables, *report.long_tables],
+                figures=pictures.get("png", pictures.get("svg", [])),
+            )
         )
+    if "html" in formats:
+        written[folder / f"report-{frame.stem}.html"] = html_page.render(report)
     if "latex" in formats:
         environment = _latex()
         files = [f"{table.name}-{frame.stem}" for table in report.tables]
@@ -93,6 +103,10 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
             written[folder / f"{name}.tex"] = environment.get_template("table.tex.j2").render(
                 **common, table=table, label=name
             )
+    if "csv" in formats:
+        words = "; ".join([frame.name, *frame.marks])
+        for table in [*report.tables, *report.long_tables]:
+            written[folder / f"{table.name}-{frame.stem}.csv"] = to_csv(table, words, report.provenance.short)
     for path, text in written.items():
         path.write_text(text, encoding="utf-8", newline="\n")
     paths = list(written)
@@ -119,7 +133,8 @@ def escape_markdown(text: str) -> str:
     return "".join(f"\\{character}" if character in _MARKDOWN else character for character in text)
 
 
-def _markdown() -> jinja2.Environment:
+def markdown_environment() -> jinja2.Environment:
+    """The templates of Markdown files."""
     environment = _environment()
     environment.filters["md"] = escape_markdown
     return environment

@@ -1,39 +1,57 @@
-"""The figures of a report, as PNG and PDF whose bytes depend on nothing but what they show."""
+"""What all figures of a report share: style, room for title, legend and origin, and files whose bytes never change."""
 
+import functools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.lines import Line2D
 
-from urlbench.reports.statistics import AGGREGATES, Estimate, task_mean
-from urlbench.reports.tables import curve
-from urlbench.results.cells import Results
+from urlbench.reports.appearance import Look
+from urlbench.reports.figure_parts import mark, mark_rows
 
-# Okabe and Ito's palette, without its yellow, which is too light for lines on white.
-_PALETTE = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C564B", "#000000")
-_OWN_COLOURS = {"choreographer": "#0072B2", "random": "#8A8A8A"}
+PICTURES = ("png", "pdf", "svg")
+# The width of a page of text, so that a paper shows the letters in the size they have here.
+WIDTH = 7.0
+_FONT = "DejaVu Sans"
 _STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
+    # Comes with matplotlib: the same letters, and the same bytes, on every machine.
+    "font.family": _FONT,
+    "font.size": 7.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
     "axes.grid": True,
     "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.6,
+    "grid.linewidth": 0.5,
     "axes.axisbelow": True,
+    "lines.markeredgewidth": 0.8,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
+    # Letters as outlines: a page or a paper shows them as they are here, whatever fonts the reader has.
+    "svg.fonttype": "path",
     "svg.hashsalt": "urlbench",
-    "savefig.dpi": 160,
+    # An agent may be called `a$b$c`.
+    "text.parse_math": False,
+    # The same for layout and file, or names would be measured in other pixels than they are drawn in.
+    "figure.dpi": 200,
+    "savefig.dpi": 200,
 }
+_LINE = 0.155
+_CHARACTER = 0.062
 
 
 @contextmanager
@@ -45,139 +63,168 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def colours(agents: Sequence[str]) -> dict[str, str]:
-    """A colour per agent label; agents with a colour of their own keep it in every report."""
-    others = [agent for agent in sorted(agents) if agent not in _OWN_COLOURS]
-    assigned = {agent: _PALETTE[index % len(_PALETTE)] for index, agent in enumerate(others)}
-    return {agent: _OWN_COLOURS.get(agent) or assigned[agent] for agent in agents}
+@dataclass(frozen=True)
+class Canvas:
+    """A figure with a title, marks and a legend above, and its origin below.
+
+    Attributes:
+        bottom: where the room for the panels begins, as a fraction of the height.
+        top: where it ends, and the legend begins.
+    """
+
+    figure: Figure
+    bottom: float
+    top: float
+
+    @staticmethod
+    def of(
+        height: float, title: str, foot: Sequence[str], legend: Mapping[str, Look] | None = None, width: float = WIDTH
+    ) -> "Canvas":
+        """An empty canvas.
+
+        Args:
+            height: of the room for the panels and their labels, in inches.
+            title: its first line is the title, the others are marks.
+            foot: what the figure shows and where it comes from.
+            legend: the look of each agent; one agent alone needs none.
+            width: in inches.
+        """
+        below = [line for text in foot for line in textwrap.wrap(shown(text), int(width * 21))]
+        above = [line for text in title.split("\n") for line in textwrap.wrap(shown(text), int(width * 12.5))]
+        labels = list(legend) if legend is not None and len(legend) > 1 else []
+        columns, rows = _legend_size(labels, width)
+        head, bottom = 0.10 + 0.165 * len(above), 0.08 + 0.105 * len(below)
+        total = height + head + bottom + rows * _LINE
+        figure = Figure(figsize=(width, total))
+        FigureCanvasAgg(figure)
+        figure.text(0.01, 1 - 0.06 / total, "\n".join(above), ha="left", va="top", fontsize=8.5, weight="bold")
+        figure.text(0.01, 0.04 / total, "\n".join(below), ha="left", va="bottom", fontsize=5, color="#555555")
+        if legend is not None and labels:
+            handles = [Line2D([], [], **line_style(look)) for look in legend.values()]
+            _draw_legend(figure, 1 - head / total, handles, labels, columns)
+        return Canvas(figure, bottom / total, 1 - (head + rows * _LINE) / total)
+
+    def with_key(self, handles: Sequence[Line2D], labels: Sequence[str]) -> "Canvas":
+        """The canvas with one line that explains `handles` at the top of the room for panels."""
+        _draw_legend(self.figure, self.top, handles, labels, len(labels))
+        return Canvas(self.figure, self.bottom, self.top - _LINE / self.figure.get_figheight())
+
+    def grid(self, rows: int, columns: int, panels: int) -> list[Axes]:
+        """`panels` axes, row by row."""
+        return [self.figure.add_subplot(rows, columns, number + 1) for number in range(panels)]
+
+    def finished(self, x_label: str = "") -> Figure:
+        """The figure with its panels moved into their room, and a label below them all."""
+        bottom = self.bottom
+        if x_label:
+            step = 0.18 / self.figure.get_figheight()
+            self.figure.text(0.5, bottom + step * 0.1, shown(x_label), ha="center", va="bottom", fontsize=7.5)
+            bottom += step
+        self.figure.tight_layout(rect=(0, bottom, 1, self.top), pad=0.6, w_pad=0.9, h_pad=0.9)
+        return self.figure
 
 
-def aggregates_figure(overall: Mapping[str, Mapping[str, Estimate]], title: str, foot: Sequence[str]) -> Figure:
-    """One panel per aggregate, one row per agent: the estimate and its interval."""
-    agents = list(overall)
-    palette = colours(agents)
-    figure, height = empty_figure(10.0, 0.9 + 0.42 * len(agents), title, foot)
-    for column, name in enumerate(AGGREGATES):
-        axes = figure.add_subplot(1, len(AGGREGATES), column + 1)
-        for row, agent in enumerate(agents):
-            estimate = overall[agent][name]
-            if estimate.value is None:
-                axes.text(0.5, row, "no value", transform=axes.get_yaxis_transform(), ha="center", va="center")
-                continue
-            if estimate.low is not None and estimate.high is not None:
-                axes.barh(
-                    row, estimate.high - estimate.low, left=estimate.low, height=0.56, color=palette[agent], alpha=0.35
-                )
-            axes.plot([estimate.value], [row], marker="|", markersize=14, markeredgewidth=2.4, color=palette[agent])
-        axes.set_title(f"{name} {'(lower is better)' if name == 'Optimality gap' else ''}".strip())
-        axes.set_ylim(len(agents) - 0.4, -0.6)
-        axes.set_yticks(range(len(agents)), agents if column == 0 else [""] * len(agents))
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        axes.use_sticky_edges = False
-        axes.margins(x=0.12)
-        axes.locator_params(axis="x", nbins=4)
-    return finished(figure, height, "normalised score")
+def line_style(look: Look) -> dict[str, Any]:
+    """Settings of matplotlib for the line and the points of an agent."""
+    return {
+        "color": look.colour,
+        "linestyle": look.dash,
+        "linewidth": 1.1,
+        "marker": look.marker,
+        "markersize": 3.6,
+        "markerfacecolor": look.face,
+        "markeredgecolor": look.colour,
+    }
 
 
-def domains_figure(domains: Mapping[str, Mapping[str, Estimate]], title: str, foot: Sequence[str]) -> Figure:
-    """Bars of the mean normalised score per domain, with intervals."""
-    agents = list(domains)
-    names = list(next(iter(domains.values())))
-    palette = colours(agents)
-    figure, height = empty_figure(max(5.0, 1.2 + len(names) * (0.6 + 0.34 * len(agents))), 3.4, title, foot)
-    axes = figure.add_subplot()
-    width = 0.8 / len(agents)
-    for index, agent in enumerate(agents):
-        for position, name in enumerate(names):
-            estimate = domains[agent][name]
-            x = position + (index - (len(agents) - 1) / 2) * width
-            if estimate.value is None:
-                axes.text(x, 0, "no value", rotation=90, ha="center", va="bottom", fontsize=7)
-                continue
-            axes.bar(x, estimate.value, width * 0.92, color=palette[agent], label=agent if position == 0 else None)
-            if estimate.low is not None and estimate.high is not None:
-                axes.plot([x, x], [estimate.low, estimate.high], color="black", linewidth=1.2)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.grid(visible=False, axis="x")
-    axes.set_ylabel("mean normalised score")
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    if len(agents) > 1:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return finished(figure, height)
+def name_rows(axes: Axes, names: Sequence[str], *, with_names: bool) -> None:
+    """Give `axes` one row for each name, the first one on top."""
+    # Bars otherwise end at the edge.
+    axes.use_sticky_edges = False
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), [wrapped(name) for name in names] if with_names else [""] * len(names))
+    mark_rows(axes, names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
 
 
-def curves_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
-    """A panel per task: mean return against fine-tuning frames, with a band of one standard error."""
-    protocol = results.suite.protocols[results.preset]
-    frames = list(range(protocol.eval_every_frames, protocol.finetune_frames + 1, protocol.eval_every_frames))
-    labels = [agent.label for agent in results.agents]
-    palette = colours(labels)
-    columns = min(4, len(results.tasks))
-    rows = -(-len(results.tasks) // columns)
-    figure, height = empty_figure(max(6.0, 1.4 + 2.3 * columns), 0.7 + 2.0 * rows, title, foot)
-    for index, task in enumerate(results.tasks):
-        axes = figure.add_subplot(rows, columns, index + 1)
-        for label in labels:
-            _draw_curve(axes, results, label, task, frames, palette[label])
-        axes.set_title(task)
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.locator_params(axis="x", nbins=4)
-        if index % columns == 0:
-            axes.set_ylabel("return")
-    if len(labels) > 1:
-        corner = figure.axes[columns - 1]
-        corner.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return finished(figure, height, "fine-tuning frames")
+def row_height(names: Sequence[str]) -> float:
+    """Inches for one row of a panel with these names: less for many of them, more where a name takes two lines."""
+    lines = max(wrapped(name).count("\n") + 1 for name in names)
+    return max(0.2 if len(names) <= 20 else 0.15, 0.14 * lines)
 
 
-def _draw_curve(axes: Axes, results: Results, label: str, task: str, frames: Sequence[int], colour: str) -> None:
-    values = curve(results, label, task, frames)
-    if not len(values):
-        axes.plot([], [], color=colour, label=f"{label} (no run)")
-        return
-    means = [task_mean(column) for column in values.T]
-    middle = [mean.mean or 0.0 for mean in means]
-    axes.plot(frames, middle, color=colour, linewidth=1.4, marker="o", markersize=2.5, label=label)
-    if len(values) > 1:
-        errors = [mean.standard_error or 0.0 for mean in means]
-        low = [value - error for value, error in zip(middle, errors, strict=True)]
-        high = [value + error for value, error in zip(middle, errors, strict=True)]
-        axes.fill_between(frames, low, high, color=colour, alpha=0.2, linewidth=0)
+def wrapped(name: str, width: int = 32) -> str:
+    """A name in lines of at most `width` characters."""
+    return "\n".join(textwrap.wrap(shown(name), width)) or " "
+
+
+def shown(text: str) -> str:
+    """`text` in the letters that the font has; what it has no letter for as its code point."""
+    letters = _letters()
+    line = "".join(letter if ord(letter) in letters else f"[U+{ord(letter):04X}]" for letter in text)
+    # matplotlib leaves entries that begin with `_` out of legends.
+    return "\u200a" + line if line.startswith("_") else line
 
 
 def save(figure: Figure, path: Path, description: str) -> None:
-    """Write `figure` as PNG or PDF, by the ending of `path`, with its origin in the file's metadata."""
-    if path.suffix == ".pdf":
-        # Without a date, or the same report twice would not be the same bytes.
-        details = {"Creator": "urlbench", "Subject": description, "CreationDate": None, "ModDate": None}
-    else:
-        details = {"Software": "urlbench", "Description": description}
-    figure.savefig(path, metadata=details)
+    """Write `figure` as PNG, PDF or SVG, by the ending of `path`, with its origin in the file's metadata."""
+    # Without a date, or the same report twice would not be the same bytes.
+    details: dict[str, dict[str, Any]] = {
+        ".pdf": {"Creator": "urlbench", "Subject": description, "CreationDate": None, "ModDate": None},
+        ".svg": {"Creator": "urlbench", "Description": description, "Date": None},
+        ".png": {"Software": "urlbench", "Description": description},
+    }
+    draw(figure, path, path.suffix.removeprefix("."), details[path.suffix])
 
 
-def empty_figure(width: float, height: float, title: str, foot: Sequence[str]) -> tuple[Figure, dict[str, float]]:
-    """An empty figure with room for a title above and the origin below; sizes in inches."""
-    characters = int(width * 19.5)
-    below = [line for text in foot for line in textwrap.wrap(text, characters)]
-    above = [line for text in title.split("\n") for line in textwrap.wrap(text, int(width * 11.5))]
-    top, bottom = 0.12 + 0.19 * len(above), 0.10 + 0.115 * len(below)
-    total = height + top + bottom
-    figure = Figure(figsize=(width, total))
-    FigureCanvasAgg(figure)
-    figure.text(0.012, 1 - 0.08 / total, "\n".join(above), ha="left", va="top", fontsize=10, weight="bold")
-    figure.text(0.012, 0.05 / total, "\n".join(below), ha="left", va="bottom", fontsize=5.5, color="#555555")
-    return figure, {"bottom": bottom / total, "top": 1 - top / total}
+def draw(figure: Figure, file: Path | IO[str], kind: str, metadata: Mapping[str, Any]) -> None:
+    """Write `figure` as `kind`, one of `PICTURES`.
+
+    `Figure.savefig` draws everything twice, the first time for layouts that ours have not.
+    """
+    canvas: Any = _CANVASES[kind](figure)
+    dpi = figure.dpi
+    try:
+        getattr(canvas, f"print_{kind}")(file, metadata=dict(metadata))
+    finally:
+        # PDF and SVG count in 72 dots.
+        figure.dpi = dpi
 
 
-def finished(figure: Figure, room: Mapping[str, float], x_label: str = "") -> Figure:
-    """`figure` with its parts moved into the room that title and origin leave, and a label below them all."""
-    bottom = room["bottom"]
-    if x_label:
-        step = 0.22 / figure.get_figheight()
-        figure.text(0.5, bottom + step * 0.15, x_label, ha="center", va="bottom", fontsize=9)
-        bottom += step
-    figure.tight_layout(rect=(0, bottom, 1, room["top"]))
-    return figure
+_CANVASES = {"png": FigureCanvasAgg, "pdf": FigureCanvasPdf, "svg": FigureCanvasSVG}
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    return frozenset(get_font(findfont(_FONT)).get_charmap())
+
+
+def _legend_size(labels: Sequence[str], width: float) -> tuple[int, int]:
+    """Columns and rows of a legend that is not wider than the figure."""
+    if not labels:
+        return 1, 0
+    widest = 0.45 + _CHARACTER * max(len(shown(label)) for label in labels)
+    columns = min(len(labels), max(1, int((width - 0.1) / widest)))
+    rows = -(-len(labels) // columns)
+    return -(-len(labels) // rows), rows
+
+
+def _draw_legend(figure: Figure, top: float, handles: Sequence[Line2D], labels: Sequence[str], columns: int) -> None:
+    legend = figure.legend(
+        handles,
+        [shown(label) for label in labels],
+        loc="upper left",
+        bbox_to_anchor=(0.005, top),
+        ncols=columns,
+        frameon=False,
+        fontsize=7,
+        borderaxespad=0,
+        columnspacing=1.2,
+        handletextpad=0.5,
+        handlelength=2.2,
+        labelspacing=0.35,
+    )
+    for number, (line, text, label) in enumerate(zip(legend.get_lines(), legend.get_texts(), labels, strict=True)):
+        mark(line, f"line-{top:g}-{number}", [label])
+        mark(text, f"name-{top:g}-{number}", [label])

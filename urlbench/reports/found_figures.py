@@ -7,7 +7,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from urlbench.reports.figures import colours, empty_figure, finished
+from urlbench.reports.appearance import looks
+from urlbench.reports.figure_parts import shows
+from urlbench.reports.figures import Canvas, name_rows, row_height, shown
 from urlbench.reports.proportions import Proportion
 
 _MOST_COLUMNS = 4
@@ -46,34 +48,28 @@ class Panel:
 def found_figure(panels: Sequence[Panel], title: str, foot: Sequence[str], x_label: str) -> Figure:
     """Bars of the fraction found, with intervals, the single runs as dots and the ceiling as a dashed line."""
     agents = [bar.agent for bar in panels[0].bars]
-    palette = colours(agents)
+    palette = looks(agents)
     columns = min(_MOST_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    names = max(len(agent) for agent in agents)
-    figure, room = empty_figure(
-        max(5.5, 0.6 + 0.075 * names + 2.3 * columns), rows * (0.7 + 0.34 * len(agents)), title, foot
-    )
-    for number, panel in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, number + 1)
+    canvas = Canvas.of(rows * (0.45 + 1.15 * row_height(agents) * len(agents)), title, foot)
+    for number, (axes, panel) in enumerate(zip(canvas.grid(rows, columns, len(panels)), panels, strict=True)):
         for row, bar in enumerate(panel.bars):
-            _draw_bar(axes, row, bar, palette[bar.agent], with_interval=panel.with_intervals)
+            with shows(axes, bar.agent):
+                _draw_bar(axes, row, bar, palette[bar.agent].colour, with_interval=panel.with_intervals)
         if panel.ceiling is not None:
             axes.axvline(panel.ceiling, color="#B00020", linewidth=1.2, linestyle=(0, (4, 2)), zorder=3)
-        axes.set_title(panel.title)
+        axes.set_title(shown(panel.title))
         # Beyond 1 there is room for the numbers.
-        axes.set_xlim(0, 1.25)
+        axes.set_xlim(0, 1.3)
         axes.spines["bottom"].set_bounds(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
-        axes.set_ylim(len(agents) - 0.45, -0.55)
-        axes.set_yticks(range(len(agents)), agents if number % columns == 0 else [""] * len(agents))
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-    return finished(figure, room, x_label)
+        name_rows(axes, agents, with_names=number % columns == 0)
+    return canvas.finished(x_label)
 
 
 def _draw_bar(axes: Axes, row: int, bar: Bar, colour: str, *, with_interval: bool) -> None:
     if bar.total is None:
-        axes.text(0.5, row, "no run", ha="center", va="center", fontsize=8, color="#555555")
+        axes.text(0.5, row, "no run", ha="center", va="center", fontsize=6.5, color="#555555")
         return
     total = bar.total
     axes.barh(row, total.value, height=0.62, color=colour, alpha=0.55, linewidth=0)
@@ -85,7 +81,7 @@ def _draw_bar(axes: Axes, row: int, bar: Bar, colour: str, *, with_interval: boo
             "markerfacecolor": "white",
             "markeredgecolor": "black",
             "markeredgewidth": 0.8,
-            "markersize": 3.6,
+            "markersize": 3.2,
         }
         # Without clipping, or those at 0 and 1 would be half as large.
         axes.plot(bar.runs, [row] * len(bar.runs), "o", **style, zorder=5, clip_on=False)

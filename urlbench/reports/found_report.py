@@ -9,6 +9,7 @@ from urlbench.reports.document import Report
 from urlbench.reports.found_figures import Bar, Panel, found_figure
 from urlbench.reports.found_tables import Group, ceiling_of, groups_of, rules_of, runs_of
 from urlbench.reports.frame import Frame
+from urlbench.reports.origins import origins_of
 from urlbench.reports.proportions import Count, episodes, fractions, goals, pooled
 from urlbench.reports.provenance import provenance
 from urlbench.reports.tables import Table
@@ -55,7 +56,14 @@ def assemble(results: Results, command: str, *, allow_partial: bool) -> Report:
         )
         for name, (table, count, x_label) in shown.items()
     }
-    return Report(frame=frame, tables=tables, long_tables=long_tables, figures=figures, provenance=origin)
+    return Report(
+        frame=frame,
+        tables=tables,
+        long_tables=long_tables,
+        figures=figures,
+        provenance=origin,
+        origins=origins_of(results),
+    )
 
 
 def panels(results: Results, groups: Sequence[Group], count: Count) -> list[Panel]:

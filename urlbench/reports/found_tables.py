@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from urlbench.reports.origins import Source
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
-from urlbench.reports.statistics import task_mean
 from urlbench.reports.tables import Table
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.validation import number_words
+from urlbench.statistics.estimates import task_mean
 from urlbench.types import ZeroShot
 
 GOALS_NOTE = (
@@ -69,16 +70,18 @@ def rules_of(results: Results) -> ZeroShot:
 def runs_table(results: Results, groups: Sequence[Group]) -> Table:
     """For tasks with one goal: the fraction of runs that found it."""
     labels = [agent.label for agent in results.agents]
-    rows = []
+    rows, sources = [], []
     for group in groups:
         by_agent = (pooled(group.runs[label], goals) for label in labels)
         rows.append((group.task, *(format_proportion(proportion) for proportion in by_agent)))
+        sources.append((None, *(_source(group, label) for label in labels)))
     notes = [RUNS_NOTE, found_note(results)]
     if len(groups) > 1:
         totals = (pooled(runs_of(groups, label), goals) for label in labels)
         rows.append(("all tasks", *(format_count(total) for total in totals)))
+        sources.append((None, *(Source((label,), results.tasks) for label in labels)))
         notes.insert(1, "No interval over all tasks: runs of one seed start from the same pretraining.")
-    return Table("runs", "Runs that found the goal", ("task", *labels), tuple(rows), tuple(notes))
+    return Table("runs", "Runs that found the goal", ("task", *labels), tuple(rows), tuple(notes), tuple(sources))
 
 
 def goals_table(results: Results, groups: Sequence[Group]) -> Table:
@@ -102,6 +105,7 @@ def goals_table(results: Results, groups: Sequence[Group]) -> Table:
             *reach_notes(results, groups),
             found_note(results),
         ),
+        tuple((None, *[Source((agent.label,), results.tasks)] * 5) for agent in results.agents),
     )
 
 
@@ -112,9 +116,10 @@ def sets_table(results: Results, groups: Sequence[Group]) -> Table:
         (*_place(group), *(format_runs(group.runs[label], goals) for label in labels), _or_dash(group.reachable))
         for group in groups
     ]
+    sources = tuple((None, None, *(_source(group, label) for label in labels), None) for group in groups)
     header = ("task", "goal set", *labels, "within reach")
     notes = (set_note(results), GOALS_NOTE, *_range_notes(groups), *reach_notes(results, groups))
-    return Table("goal-sets", "Goals found in each goal set", header, tuple(rows), notes)
+    return Table("goal-sets", "Goals found in each goal set", header, tuple(rows), notes, sources)
 
 
 def episodes_table(results: Results, groups: Sequence[Group]) -> Table:
@@ -126,14 +131,15 @@ def episodes_table(results: Results, groups: Sequence[Group]) -> Table:
         by_agent = (format_runs(group.runs[label], episodes) for label in labels)
         rows.append((*_place(group)[: len(place)], *by_agent))
     header = (*place, *labels)
+    sources = tuple((*[None] * len(place), *(_source(group, label) for label in labels)) for group in groups)
     notes = (EPISODES_NOTE, *_range_notes(groups), found_note(results))
-    return Table("episodes", "Episodes that found their goal", header, tuple(rows), notes)
+    return Table("episodes", "Episodes that found their goal", header, tuple(rows), notes, sources)
 
 
 def not_found_table(results: Results, groups: Sequence[Group]) -> Table:
     """For suites with goal sets: the goals that no run of an agent found, and those that nobody found."""
     n_goals = rules_of(results).goals
-    rows = []
+    rows, sources = [], []
     for group in groups:
         every = [run for runs in group.runs.values() for run in runs]
         for who, runs in {**({"anybody": every} if len(group.runs) > 1 else {}), **group.runs}.items():
@@ -141,12 +147,14 @@ def not_found_table(results: Results, groups: Sequence[Group]) -> Table:
             missed = sorted(set(range(n_goals)) - found)
             text = f"{len(missed)} of {n_goals}: {number_words(missed)}" if missed else "none"
             rows.append((*_place(group), who, text if runs else "—"))
+            sources.append((None, None, None, _source(group, *(group.runs if who == "anybody" else [who]))))
     return Table(
         "not-found",
         "Goals that were not found",
         ("task", "goal set", "not found by", "goals"),
         tuple(rows),
         ("Numbers are places in the goal set, from 0. Not found: by no episode of any of the runs.",),
+        tuple(sources),
     )
 
 
@@ -226,6 +234,10 @@ def format_mean(runs: Sequence[RunRecord]) -> str:
 def _range_notes(groups: Sequence[Group]) -> list[str]:
     several = any(len(runs) > 1 for group in groups for runs in group.runs.values())
     return ["Several runs are pooled; after the interval stands the range of their own fractions."] if several else []
+
+
+def _source(group: Group, *labels: str) -> Source:
+    return Source(labels, (group.task,), group.goal_set)
 
 
 def _place(group: Group) -> tuple[str, str]:

@@ -1,9 +1,11 @@
 """What surrounds every table and figure of a report: its name, its scope and its marks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from urlbench.results.cells import Results
 from urlbench.results.validation import elsewhere_words, number_words, seeds_flag
+from urlbench.types import Suite
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,35 @@ class Frame:
     marks: tuple[str, ...]
 
     @staticmethod
-    def of(results: Results) -> "Frame":
-        """The frame of a report of `results`."""
+    def of_baselines(suite: Suite, preset: str, tasks: Sequence[str], n_baselines: int, source: str) -> "Frame":
+        """The frame of a report without runs, of baselines of one `source` or, if that is empty, of several."""
+        part = "" if len(tasks) == len(suite.tasks) else f", {len(tasks)} of {len(suite.tasks)} tasks"
+        return Frame(
+            name=f"{source or 'baselines'}, {suite.full_name}, preset {preset}{part}",
+            stem=f"{suite.full_name}-{preset}-{source or 'baselines'}",
+            scope=(
+                f"{n_baselines} stored {'baseline' if n_baselines == 1 else 'baselines'}, {len(tasks)} of the suite's "
+                f"{len(suite.tasks)} tasks; no runs."
+            ),
+            marks=(),
+        )
+
+    @staticmethod
+    def of(results: Results, baselines: Sequence[str] = ()) -> "Frame":
+        """The frame of a report of `results`, with the labels of `baselines` beside them."""
         suite, preset = results.suite, results.preset
-        n_usable, n_expected, n_seeds = results.n_usable, results.n_expected, len(results.seeds)
+        n_usable, n_expected = results.n_usable, results.n_expected
         marks = []
         if suite.protocols[preset].reduced:
             marks.append(f"REDUCED BUDGET: preset {preset} — not comparable with published numbers")
         if n_usable < n_expected:
             marks.append(f"PARTIAL {n_usable}/{n_expected} runs")
         scope = (
-            f"{len(results.agents)} {'agent' if len(results.agents) == 1 else 'agents'}, {len(results.tasks)} of the "
-            f"suite's {len(suite.tasks)} tasks, {n_seeds} {'seed' if n_seeds == 1 else 'seeds'}: {n_usable} runs."
+            f"{_number(results.agents, 'agent')}, {len(results.tasks)} of the suite's {len(suite.tasks)} tasks, "
+            f"{_number(results.seeds, 'seed')}: {n_usable} runs."
         )
+        if baselines:
+            scope += f" Beside them {_number(baselines, 'stored baseline')}."
         if results.elsewhere:
             scope += f" {elsewhere_words(results)}."
         name, stem = f"{suite.full_name}, preset {preset}", f"{suite.full_name}-{preset}"
@@ -52,3 +70,7 @@ class Frame:
     def titled(self, text: str) -> str:
         """The title of a figure, with the marks below it."""
         return "\n".join([f"{text} — {self.name}", *self.marks])
+
+
+def _number(things: Sequence[object], word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"

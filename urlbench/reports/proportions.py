@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
-from urlbench.reports.statistics import CONFIDENCE
 from urlbench.results.run_records import RunRecord
+from urlbench.statistics.estimates import CONFIDENCE
 
 
 @dataclass(frozen=True)

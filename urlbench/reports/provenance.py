@@ -15,12 +15,14 @@ from typing import Any
 
 import urlbench
 from urlbench.plan import format_frames
+from urlbench.reports.scores import Baseline, baseline_lines
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.selection import Selection
 from urlbench.results.validation import Commands, number_words, seeds_flag
+from urlbench.types import Suite
 
-_REPORT_PACKAGES = ("numpy", "scipy", "rliable", "matplotlib")
+_REPORT_PACKAGES = ("numpy", "scipy", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,22 @@ class Provenance:
         return [f"{name}: {value}" for name, values in self.entries for value in values]
 
 
-def report_command(root: Path, suite: str, preset: str, selection: Selection) -> list[str]:
-    """The words of the command line that makes the same report, up to the options about its intervals."""
+def report_command(
+    root: Path, suite: str, preset: str, selection: Selection, agents: Sequence[str] | None = None
+) -> list[str]:
+    """The words of the command line that makes the same report, up to the options about its intervals.
+
+    Args:
+        root: the folder of all runs.
+        suite: as it was asked for.
+        preset: of the runs.
+        selection: of the runs.
+        agents: as they were asked for, baselines among them.
+    """
     words = ["urlbench", "report", "--suite", suite, "--preset", preset]
     if root != Path("runs"):
         words += ["--runs", str(root)]
-    choices = (("--agents", selection.agents), ("--domains", selection.domains), ("--tasks", selection.tasks))
+    choices = (("--agents", agents), ("--domains", selection.domains), ("--tasks", selection.tasks))
     for flag, names in choices:
         if names:
             words += [flag, ",".join(names)]
@@ -58,13 +70,27 @@ def report_command(root: Path, suite: str, preset: str, selection: Selection) ->
     return words
 
 
-def provenance(results: Results, command: str) -> Provenance:
-    """The origin of the runs that count in `results`."""
+def baselines_provenance(suite: Suite, preset: str, baselines: Sequence[Baseline], command: str) -> Provenance:
+    """The origin of a report without runs."""
+    sources = ", ".join(dict.fromkeys(baseline.label.partition("/")[0] for baseline in baselines))
+    short = f"urlbench {urlbench.__version__} · {suite.full_name}, preset {preset} · baselines {sources} · {command}"
+    entries = [
+        ("Report", [command]),
+        ("Made with", [made_with()]),
+        ("Suite", [f"{suite.full_name}, preset {preset}"]),
+        *_normaliser(suite),
+        ("Baselines", baseline_lines(baselines)),
+    ]
+    return Provenance(short, tuple((name, tuple(values)) for name, values in entries))
+
+
+def provenance(results: Results, command: str, baselines: Sequence[Baseline] = ()) -> Provenance:
+    """The origin of the runs that count in `results`, and of the baselines beside them."""
     runs = results.usable_runs()
     # Without overrides: looking them up imports torch, and a report is made without it.
     commands = Commands(results, overrides=False)
-    versions = _versions(runs)
-    git = _distinct(_git(run.manifest.get("git")) for run in runs)
+    versions = package_versions(runs)
+    git = _distinct(git_words(run.manifest.get("git")) for run in runs)
     ids = sorted(run.id for run in runs)
     fingerprint = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:8]
     seeds = seeds_flag(run.spec.seed for run in runs)
@@ -75,7 +101,7 @@ def provenance(results: Results, command: str) -> Provenance:
     )
     entries = [
         ("Report", [command]),
-        ("Made with", [f"urlbench {urlbench.__version__}, {', '.join(_installed())}"]),
+        ("Made with", [made_with()]),
         (
             "To make the runs",
             [
@@ -87,9 +113,10 @@ def provenance(results: Results, command: str) -> Provenance:
         ("Suite", [f"{results.suite.full_name}, preset {results.preset}"]),
         *_measure(results),
         ("Agents", [_agent_line(results, agent.label) for agent in results.agents]),
+        *([("Baselines", baseline_lines(baselines))] if baselines else []),
         ("Versions of the runs", [", ".join(versions)]),
         ("Git state of the runs", git),
-        ("Hardware of the runs", _distinct(_hardware(run.manifest.get("hardware")) for run in runs)),
+        ("Hardware of the runs", _distinct(hardware_words(run.manifest.get("hardware")) for run in runs)),
         ("Runs ended", _dates(runs)),
         ("Run ids", [f"{len(ids)} runs, fingerprint {fingerprint}", *_wrapped(ids)]),
     ]
@@ -99,10 +126,7 @@ def provenance(results: Results, command: str) -> Provenance:
 def _measure(results: Results) -> list[tuple[str, list[str]]]:
     """What the numbers are: normalised returns, or goals found; and what was pretrained on."""
     suite, protocol = results.suite, results.suite.protocols[results.preset]
-    entries = []
-    if suite.normaliser is not None:
-        normaliser = suite.normaliser
-        entries.append(("Normaliser", [f"{normaliser.name} version {normaliser.version} ({normaliser.source})"]))
+    entries = _normaliser(suite)
     if protocol.zero_shot is not None:
         entries.append(("Search", [protocol.zero_shot.words(protocol.eval_episodes)]))
     if suite.goal_sets is not None:
@@ -124,6 +148,11 @@ def _measure(results: Results) -> list[tuple[str, list[str]]]:
     return entries
 
 
+def _normaliser(suite: Suite) -> list[tuple[str, list[str]]]:
+    one = suite.normaliser
+    return [] if one is None else [("Normaliser", [f"{one.name} version {one.version} ({one.source})"])]
+
+
 def versions_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
     """`name version` for every package of the tables, all versions of a package in one entry."""
     found: dict[str, set[str]] = defaultdict(set)
@@ -133,7 +162,8 @@ def versions_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{name} {' and '.join(sorted(versions))}" for name, versions in sorted(found.items())]
 
 
-def _versions(runs: Sequence[RunRecord]) -> list[str]:
+def package_versions(runs: Sequence[RunRecord]) -> list[str]:
+    """The versions of all packages that the runs were made with, of urlbench and of Python."""
     tables: list[Mapping[str, Any]] = []
     for run in runs:
         recorded = run.manifest.get("packages", run.manifest.get("versions"))
@@ -142,8 +172,10 @@ def _versions(runs: Sequence[RunRecord]) -> list[str]:
     return versions_of(tables)
 
 
-def _installed() -> list[str]:
-    return [f"{package} {metadata.version(package)}" for package in _REPORT_PACKAGES]
+def made_with() -> str:
+    """The versions of everything that numbers and figures of a report depend on."""
+    packages = ", ".join(f"{package} {metadata.version(package)}" for package in _REPORT_PACKAGES)
+    return f"urlbench {urlbench.__version__}, {packages}"
 
 
 def _agent_line(results: Results, label: str) -> str:
@@ -163,14 +195,16 @@ def _distinct(texts: Iterable[str]) -> list[str]:
     return sorted(set(texts)) or ["unknown"]
 
 
-def _git(state: Any) -> str:
+def git_words(state: Any) -> str:
+    """The commit of a run's code in few words, from its manifest."""
     if not isinstance(state, Mapping):
         return str(state) if state else "unknown"
     commit = str(state.get("commit") or "unknown")
     return commit[:12] + (" with uncommitted changes" if state.get("dirty") else "")
 
 
-def _hardware(hardware: Any) -> str:
+def hardware_words(hardware: Any) -> str:
+    """The machine of a run on one line, from its manifest."""
     if not isinstance(hardware, Mapping):
         return str(hardware) if hardware else "unknown"
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted(hardware.items()) if value is not None)

@@ -1,52 +1,147 @@
 """The report of a suite that fine-tunes: normalised returns with bootstrap intervals, and learning curves."""
 
-from urlbench.reports import figures, tables
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from urlbench.reports import efficiency, score_tables
+from urlbench.reports.completeness_figure import completeness_figure
+from urlbench.reports.curve_figures import learning_figure, profiles_figure, score_curves_figure
 from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
-from urlbench.reports.provenance import provenance
-from urlbench.reports.statistics import CiMethod
+from urlbench.reports.origins import Origins
+from urlbench.reports.pair_figures import matrix_notes, pairs_figure
+from urlbench.reports.provenance import Provenance
+from urlbench.reports.score_figures import aggregates_figure, domains_figure
+from urlbench.reports.scores import Scores, published_labels, with_runs
+from urlbench.reports.tables import Table
 from urlbench.results.cells import Results
+from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.statistics.estimates import Floats
+from urlbench.statistics.improvement import probabilities_of_improvement
+from urlbench.statistics.profiles import performance_profile
+from urlbench.statistics.resampling import CiMethod
 
+_THRESHOLDS = 121
 _BAND_NOTE = "Mean return of each evaluation over runs; band: ± one standard error, none for a single run."
+_PROFILE_NOTE = "The fraction of all runs, on all tasks, whose score is above τ; band: the interval at each τ alone."
+_COMPLETENESS_NOTE = "A mark for each task and seed; above each panel the runs that count, of those expected."
+_HOLLOW_NOTE = "Hollow marks and outlined bars: published means, whose intervals are a normal approximation."
+_CURVE_NOTE = "Mean over tasks of the normalised score; band: the interval at each number of frames alone."
+_LEVEL_NOTE = "Agents without pretraining have the same score at all of them."
 
 
-def assemble(results: Results, command: str, ci: CiMethod, reps: int, *, allow_partial: bool) -> Report:
+def assemble(
+    results: Results | None,
+    entries: Mapping[str, Scores],
+    remarks: Sequence[str],
+    snapshots: Mapping[int, Results],
+    frame: Frame,
+    origin: Provenance,
+    origins: Origins,
+    ci: CiMethod,
+    reps: int,
+) -> Report:
     """The report of a suite that fine-tunes.
 
     Args:
-        results: what to report.
-        command: the command line that makes the same report.
+        results: the runs; None for baselines alone.
+        entries: the scores of agents and baselines on the same tasks, by label, in the order to show.
+        remarks: what tables must say of baselines.
+        snapshots: the runs that started from each of several snapshots; empty for no curve over them.
+        frame: of the report.
+        origin: of all of it.
+        origins: of single numbers.
         ci: how intervals resample runs.
         reps: bootstrap repetitions.
-        allow_partial: report what there is.
-
-    Raises:
-        IncompleteError: as `Results.scores` does.
     """
-    matrices = results.scores(allow_partial=allow_partial)
-    overall, domains = tables.estimates_of(matrices, ci, reps)
-    origin = provenance(results, command)
-    frame = Frame.of(results)
-    aggregates = tables.aggregates_table(overall, ci, reps)
-    by_domain = tables.domains_table(domains, ci, reps)
-    curve_title = "Return during fine-tuning"
+    overall, domains = score_tables.estimates_of(entries, ci, reps)
+    aggregates = score_tables.aggregates_table(overall, entries, ci, reps, remarks)
+    by_domain = score_tables.domains_table(domains, entries, ci, reps, remarks)
+    intervals = score_tables.interval_words(ci, reps)
+    hollow = published_labels(entries)
+    hollow_note = [_HOLLOW_NOTE] if hollow else []
+    figures: dict[str, tuple[str, Figure]] = {}
+    long_tables: list[Table] = []
+
+    def add(name: str, title: str, notes: Sequence[str], draw: Callable[[str, list[str]], Figure]) -> None:
+        figures[name] = f"{title} — {frame.name}", draw(frame.titled(title), [*notes, origin.short])
+
+    add(
+        "aggregates",
+        aggregates.title,
+        [*aggregates.notes, *hollow_note],
+        lambda title, foot: aggregates_figure(overall, title, foot, hollow),
+    )
+    add(
+        "domains",
+        by_domain.title,
+        [*by_domain.notes, *hollow_note],
+        lambda title, foot: domains_figure(domains, title, foot, hollow),
+    )
+    matrices = with_runs(entries)
+    if matrices:
+        taus = _thresholds(matrices.values())
+        profiles = {label: performance_profile(matrix, taus, ci, reps) for label, matrix in matrices.items()}
+        add(
+            "profiles",
+            "Performance profiles",
+            [_PROFILE_NOTE, intervals],
+            lambda title, foot: profiles_figure(profiles, title, foot),
+        )
+    if len(matrices) > 1:
+        pairs = probabilities_of_improvement(matrices, ci, reps)
+        table = score_tables.pairs_table(pairs, entries, ci, reps)
+        long_tables.append(table)
+        notes = [*table.notes, *matrix_notes(pairs)]
+        add(table.name, table.title, notes, lambda title, foot: pairs_figure(pairs, title, foot))
+    if snapshots:
+        one = next(iter(snapshots.values()))
+        unit = one.suite.protocols[one.preset].pretrain_unit
+        before = efficiency.pretraining_curves(snapshots, ci, reps)
+        title, words = "Score after more or less pretraining", f"{unit} of pretraining before the fine-tuning"
+        long_tables.append(efficiency.curves_table("pretraining", title, before, words, [intervals, _LEVEL_NOTE]))
+        add(
+            "pretraining",
+            title,
+            [_CURVE_NOTE, _LEVEL_NOTE, intervals],
+            lambda title, foot: score_curves_figure(before, title, foot, f"pretraining {unit}"),
+        )
+    if results is not None:
+        during = efficiency.finetuning_curves(results, ci, reps)
+        title, words = "Score during fine-tuning", "fine-tuning frames"
+        long_tables.append(efficiency.curves_table("efficiency", title, during, words, [intervals], results.tasks))
+        add(
+            "efficiency",
+            title,
+            [_CURVE_NOTE, intervals],
+            lambda title, foot: score_curves_figure(during, title, foot, words),
+        )
+        add(
+            "curves",
+            "Return during fine-tuning",
+            [_BAND_NOTE],
+            lambda title, foot: learning_figure(results, title, foot),
+        )
+        add(
+            "completeness",
+            "Runs there are",
+            [_COMPLETENESS_NOTE],
+            lambda title, foot: completeness_figure(results, title, foot),
+        )
+        long_tables += score_tables.curve_tables(results)
     return Report(
         frame=frame,
-        tables=(aggregates, by_domain, tables.tasks_table(matrices)),
-        long_tables=tuple(tables.curve_tables(results)),
-        figures={
-            "aggregates": (
-                f"{aggregates.title} — {frame.name}",
-                figures.aggregates_figure(overall, frame.titled(aggregates.title), [*aggregates.notes, origin.short]),
-            ),
-            "domains": (
-                f"{by_domain.title} — {frame.name}",
-                figures.domains_figure(domains, frame.titled(by_domain.title), [*by_domain.notes, origin.short]),
-            ),
-            "curves": (
-                f"{curve_title} — {frame.name}",
-                figures.curves_figure(results, frame.titled(curve_title), [_BAND_NOTE, origin.short]),
-            ),
-        },
+        tables=(aggregates, by_domain, score_tables.tasks_table(entries, remarks)),
+        long_tables=tuple(long_tables),
+        figures=figures,
         provenance=origin,
+        origins=origins,
     )
+
+
+def _thresholds(matrices: Iterable[ScoreMatrix]) -> Floats:
+    """From 0, or the lowest score below it, to 1, or the highest score above it."""
+    scores = np.concatenate([matrix.scores.ravel() for matrix in matrices])
+    return np.linspace(min(0.0, float(np.nanmin(scores))), max(1.0, float(np.nanmax(scores))), _THRESHOLDS)

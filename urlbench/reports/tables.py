@@ -1,21 +1,18 @@
-"""The tables of a report, as text cells that Markdown and LaTeX render alike."""
+"""A table of a report: text cells that Markdown, LaTeX and HTML render alike, and the numbers behind them for CSV."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
+from urlbench.reports.origins import Source
+from urlbench.reports.proportions import Proportion
+from urlbench.statistics.estimates import Estimate, TaskMean
 
-from urlbench.reports.statistics import AGGREGATES, CiMethod, Estimate, Floats, TaskMean, aggregate, task_mean
-from urlbench.results.cells import Results
-from urlbench.results.score_matrix import ScoreMatrix
-
-_CI_WORDS = {
-    "stratified": "stratified bootstrap over runs, task by task",
-    "cluster": "cluster bootstrap over (domain, pretraining seed); agents without pretraining: over runs, task by task",
-}
-
-
-_WORD_COLUMNS = frozenset({"agent", "domain", "task", "not found by", "goals"})
+Value = TaskMean | Estimate | Proportion | float | int
+_WORD_COLUMNS = frozenset(
+    {"agent", "domain", "task", "metric", "verdict", "caution", "not found by", "goals", "baseline", "X", "Y"}
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +24,10 @@ class Table:
         title: without the marks for reduced or partial results.
         rows: each as long as `header`.
         notes: sentences below the table.
+        sources: the runs behind each cell, shaped as `rows`, None where a cell is no number; empty if none is known.
+        values: what the text of each cell was written from, shaped as `rows`, None where it is only a text; empty if
+            all are.
+        best: row and column of the cells in bold; the notes say by which rule.
     """
 
     name: str
@@ -34,102 +35,83 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    sources: tuple[tuple[Source | None, ...], ...] = ()
+    values: tuple[tuple[Value | None, ...], ...] = ()
+    best: frozenset[tuple[int, int]] = frozenset()
+
+    def __post_init__(self) -> None:
+        cells = [len(row) for row in self.rows]
+        for name, grid in (("sources", self.sources), ("values", self.values)):
+            sizes = [len(row) for row in grid]
+            assert sizes in ([], cells), f"table {self.name} has {cells} cells in its rows and {name} for {sizes}"
 
     @property
     def is_words(self) -> tuple[bool, ...]:
         """Whether each column holds words, which begin at the left, or numbers, which end at the right."""
         return tuple(column in _WORD_COLUMNS for column in self.header)
 
-
-def estimates_of(
-    matrices: Mapping[str, ScoreMatrix], ci: CiMethod, reps: int
-) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
-    """The aggregates over all tasks, and the mean score of each domain; both by agent label."""
-    overall = {label: aggregate(matrix, ci, reps) for label, matrix in matrices.items()}
-    domains = {
-        label: {
-            domain: aggregate(matrix.select(_tasks_of(matrix, domain)), ci, reps)["Mean"]
-            for domain in dict.fromkeys(matrix.domains)
-        }
-        for label, matrix in matrices.items()
-    }
-    return overall, domains
+    @property
+    def cells(self) -> list[list[tuple[str, bool]]]:
+        """The text of each cell and whether it is bold, row by row."""
+        return [
+            [(text, (row, column) in self.best) for column, text in enumerate(texts)]
+            for row, texts in enumerate(self.rows)
+        ]
 
 
-def tasks_table(matrices: Mapping[str, ScoreMatrix]) -> Table:
-    """Final return per task: mean ± standard error (n)."""
-    first = next(iter(matrices.values()))
-    rows = []
-    for index, task in enumerate(first.tasks):
-        cells = [format_mean(task_mean(matrix.returns[:, index])) for matrix in matrices.values()]
-        rows.append((first.domains[index], task, *cells, f"{first.references[index]:g}"))
-    notes = ["Mean undiscounted return of the final evaluation ± standard error over runs (n = number of runs)."]
-    if any(np.count_nonzero(~np.isnan(matrix.returns), axis=0).min() < 2 for matrix in matrices.values()):
-        notes.append("A single run has no standard error.")
-    return Table(
-        "tasks", "Final return per task", ("domain", "task", *matrices, "reference"), tuple(rows), tuple(notes)
-    )
+def to_csv(table: Table, report: str, origin: str) -> str:
+    """The table as CSV: every number in a column of its own and with all its digits, nothing where there is none.
 
-
-def aggregates_table(overall: Mapping[str, Mapping[str, Estimate]], ci: CiMethod, reps: int) -> Table:
-    """IQM, median, mean and optimality gap of the normalised scores."""
-    rows = [
-        (label, *(format_estimate(estimates[name]) for name in AGGREGATES), str(estimates["IQM"].n_runs))
-        for label, estimates in overall.items()
+    Args:
+        table: what to write.
+        report: suite, preset and marks; the last column but one of every row.
+        origin: one line; the last column of every row.
+    """
+    values = table.values or tuple((None,) * len(row) for row in table.rows)
+    parts = [_parts([row[column] for row in values]) for column in range(len(table.header))]
+    names = [
+        f"{name} {part}".strip() for name, columns in zip(table.header, parts, strict=True) for part in columns or [""]
     ]
-    notes = (interval_words(ci, reps), *_estimate_notes({label: list(row.values()) for label, row in overall.items()}))
-    return Table("aggregates", "Normalised score, all tasks", ("agent", *AGGREGATES, "runs"), tuple(rows), notes)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*names, "report", "origin"])
+    for texts, row in zip(table.rows, values, strict=True):
+        cells: list[object] = []
+        for text, value, columns in zip(texts, row, parts, strict=True):
+            # A dash is for readers; a program finds nothing there.
+            cells += (
+                _numbers(value).values() if value is not None else [text if not columns else ""] * len(columns or " ")
+            )
+        writer.writerow([*("" if cell in (None, "—") else cell for cell in cells), report, origin])
+    return file.getvalue()
 
 
-def domains_table(domains: Mapping[str, Mapping[str, Estimate]], ci: CiMethod, reps: int) -> Table:
-    """Mean normalised score of each domain."""
-    names = tuple(next(iter(domains.values())))
-    rows = [(label, *(format_estimate(row[name]) for name in names)) for label, row in domains.items()]
-    notes = (interval_words(ci, reps), *_estimate_notes({label: list(row.values()) for label, row in domains.items()}))
-    return Table("domains", "Mean normalised score per domain", ("agent", *names), tuple(rows), notes)
+def _parts(column: Sequence[Value | None]) -> list[str]:
+    """The columns that a column of values makes; none for texts."""
+    kinds = {type(value): value for value in column if value is not None}
+    assert len(kinds) <= 1, f"a column of {kinds} has no names for its parts"
+    return [part for value in kinds.values() for part in _numbers(value)]
 
 
-def curve_tables(results: Results) -> list[Table]:
-    """For each agent: the return on each task at each evaluation of the fine-tuning."""
-    protocol = results.suite.protocols[results.preset]
-    frames = range(protocol.eval_every_frames, protocol.finetune_frames + 1, protocol.eval_every_frames)
-    return [
-        Table(
-            f"curve-{agent.label}",
-            f"Return during fine-tuning, {agent.label}",
-            ("task", *(f"{frame:,}" for frame in frames)),
-            tuple(
-                (task, *(format_mean(task_mean(values)) for values in curve(results, agent.label, task, frames).T))
-                for task in results.tasks
-            ),
-            ("Columns are fine-tuning frames; mean return ± standard error over runs (n = number of runs).",),
-        )
-        for agent in results.agents
-    ]
+def _numbers(value: Value) -> Mapping[str, float | int | None]:
+    match value:
+        case TaskMean():
+            return {"mean": value.mean, "standard error": value.standard_error, "n": value.n}
+        case Estimate():
+            return {"": value.value, "low": value.low, "high": value.high}
+        case Proportion():
+            return {"": value.value, "count": value.count, "total": value.total, "low": value.low, "high": value.high}
+        case _:
+            return {"": value}
 
 
-def curve(results: Results, agent: str, task: str, frames: Sequence[int]) -> Floats:
-    """Mean returns of an agent's runs on a task at the evaluations `frames`, [runs, frames]."""
-    rows = []
-    for seed in results.seeds:
-        run = results.run(agent, task, seed)
-        if run is not None:
-            by_frame = {evaluation.frame: evaluation.mean for evaluation in run.evaluations}
-            rows.append([by_frame[frame] for frame in frames])
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(frames))
-
-
-def interval_words(ci: CiMethod, reps: int) -> str:
-    """What the brackets of an estimate mean."""
-    return f"Intervals: 95 % percentile, {_CI_WORDS[ci]}, {reps:,} repetitions."
-
-
-def format_mean(mean: TaskMean) -> str:
-    """`312.4 ± 20.1 (n=3)`; without a standard error for one run; a dash for none."""
+def format_mean(mean: TaskMean, decimals: int = 1, *, with_n: bool = True) -> str:
+    """`312.4 ± 20.1 (n=3)`; without a standard error for one run; a dash for none; `n=?` where it is not known."""
     if mean.mean is None:
-        return "— (n=0)"
-    error = "" if mean.standard_error is None else f" ± {mean.standard_error:.1f}"
-    return f"{mean.mean:.1f}{error} (n={mean.n})"
+        return "— (n=0)" if with_n else "—"
+    error = "" if mean.standard_error is None else f" ± {mean.standard_error:.{decimals}f}"
+    n = f" (n={mean.n or '?'})" if with_n else ""
+    return f"{mean.mean:.{decimals}f}{error}{n}"
 
 
 def format_estimate(estimate: Estimate) -> str:
@@ -139,12 +121,3 @@ def format_estimate(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.3f} [no interval]"
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def _estimate_notes(rows: Mapping[str, Sequence[Estimate]]) -> list[str]:
-    notes = [f"{label}: {note}." for label, row in rows.items() for note in {e.note: None for e in row} if note]
-    return [f"Score = return / reference. {notes[0]}", *notes[1:]] if notes else ["Score = return / reference."]
-
-
-def _tasks_of(matrix: ScoreMatrix, domain: str) -> list[str]:
-    return [task for task, its_domain in zip(matrix.tasks, matrix.domains, strict=True) if its_domain == domain]

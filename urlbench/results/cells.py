@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urlbench.errors import IncompleteError, UserError, unknown_name
+from urlbench.errors import IncompleteError, UserError
 from urlbench.results.long_table import ResultRow, rows_of
 from urlbench.results.problems import Problem
 from urlbench.results.run_records import RunRecord, read_run
@@ -28,6 +28,7 @@ from urlbench.results.selection import (
     nothing_found,
     other_versions,
     own_runs,
+    protocol_of,
     registered_suite,
     wanted_tasks,
 )
@@ -142,6 +143,10 @@ class Results:
             IncompleteError: as `check` does.
         """
         self.check(allow_partial=allow_partial)
+        return self.scores_at(self.suite.protocols[self.preset].finetune_frames)
+
+    def scores_at(self, frame: int) -> dict[str, ScoreMatrix]:
+        """The scores of every agent after `frame` fine-tuning frames, of results that `check` lets through."""
         assert self.suite.normaliser is not None, f"{self.suite.name} gives fractions of goals found, not returns"
         references = np.array([self.suite.normaliser.references[task] for task in self.tasks])
         domains = tuple(self.suite.task(task).domain for task in self.tasks)
@@ -157,7 +162,7 @@ class Results:
                 domains=domains,
                 seeds=self.seeds,
                 pretrains=agent.pretrains,
-                returns=np.array([[run.evaluations[-1].mean if run else np.nan for run in row] for row in runs]),
+                returns=np.array([[run.return_at(frame) if run else np.nan for run in row] for row in runs]),
                 references=references,
             )
         return matrices
@@ -187,6 +192,17 @@ def collect(runs_root: Path | str, suite: str, preset: str = "paper", selection:
         UserError: for unknown names, or if there are no runs.
     """
     return _collect(scan(Path(runs_root)), Path(runs_root), suite, preset, selection)
+
+
+def collect_snapshots(
+    runs_root: Path | str, suite: str, preset: str, selection: Selection, snapshots: Sequence[int]
+) -> dict[int, Results]:
+    """The results of runs that started from each of `snapshots`, as `collect` gives them, from one look at the disk."""
+    found = scan(Path(runs_root))
+    return {
+        snapshot: _collect(found, Path(runs_root), suite, preset, selection.model_copy(update={"snapshot": snapshot}))
+        for snapshot in snapshots
+    }
 
 
 def validate(
@@ -254,9 +270,7 @@ def _collect(
     found: Sequence[RunRecord | Problem], root: Path, suite_name: str, preset: str, selection: Selection
 ) -> Results:
     suite = registered_suite(suite_name)
-    if preset not in suite.protocols:
-        raise unknown_name("preset", preset, suite.protocols, where=f"of suite {suite.name!r}")
-    snapshot, goal_sets = selection.snapshot_of(suite.protocols[preset]), selection.goal_sets_of(suite)
+    snapshot, goal_sets = selection.snapshot_of(protocol_of(suite, preset)), selection.goal_sets_of(suite)
     everything = [run for run in found if isinstance(run, RunRecord)]
     loose = [problem for problem in found if isinstance(problem, Problem) and lies_below(problem.path, suite, preset)]
     if "@" not in suite_name:

@@ -121,6 +121,13 @@ def registered_suite(name: str) -> Suite:
     return suite
 
 
+def protocol_of(suite: Suite, preset: str) -> Protocol:
+    """The protocol of a preset; UserError if the suite has none of that name."""
+    if preset not in suite.protocols:
+        raise unknown_name("preset", preset, suite.protocols, where=f"of suite {suite.name!r}")
+    return suite.protocols[preset]
+
+
 def belongs(run: RunRecord, suite: Suite, preset: str) -> bool:
     """True if the run's spec is of this suite and preset, wherever it lies."""
     return run.spec.suite == suite.full_name and run.spec.protocol.preset == preset

@@ -1,0 +1,57 @@
+"""A headless Chromium for tests, and what it logged and asked for."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+PROGRAMS = ("chromium", "chromedriver")
+missing = [name for name in PROGRAMS if shutil.which(name) is None]
+needs_browser = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
+    """A browser of 1280 x 900 pixels with a new profile."""
+    binary, driver = (shutil.which(name) for name in PROGRAMS)
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(binary)
+    for flag in (*_FLAGS, f"--user-data-dir={profile}", "--window-size=1280,900"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(executable_path=driver))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+def open_page(browser: webdriver.Chrome, page: Path) -> None:
+    """Open a file; what was logged before is forgotten."""
+    browser.get("about:blank")
+    logged(browser)
+    requests(browser)
+    browser.get(page.as_uri())
+
+
+def logged(browser: webdriver.Chrome) -> list[str]:
+    """The messages of the browser's console since the last call."""
+    return [entry["message"] for entry in browser.get_log("browser")]
+
+
+def requests(browser: webdriver.Chrome) -> list[str]:
+    """The addresses that were asked for since the last call."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+    opened = [one["params"]["url"] for one in messages if one["method"] == "Network.webSocketCreated"]
+    return sent + opened

@@ -1,0 +1,135 @@
+"""What a single number of a report is made of: runs, or the scores of a baseline; and what is known of each of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from urlbench.reports.scores import Baseline
+from urlbench.results.cells import Results
+from urlbench.results.run_records import RunRecord
+from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.results.validation import Commands
+from urlbench.types import Suite
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is behind one cell of a table: all that there is of all these agents on all these tasks.
+
+    Attributes:
+        agents: labels, of baselines too; several where agents are compared.
+        tasks: in the suite's order.
+        goal_set: None in suites without, and for all of them together.
+        frame: fine-tuning frames before the evaluation that counts; None for the final one.
+    """
+
+    agents: tuple[str, ...]
+    tasks: tuple[str, ...]
+    goal_set: int | None = None
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One run that counts in a report, or one score of a baseline.
+
+    Attributes:
+        agent: its label.
+        seeds: one for a run; for a published mean the number of seeds, or 0 if its source does not state it.
+        values: what was measured at the end, by name; numbers, or texts such as `31/50` and `603 ± 12`.
+        curve: mean return by fine-tuning frames before the evaluation; empty where it is not known.
+        run: the record, whose path is relative to the folder of all runs; None for a baseline.
+    """
+
+    agent: str
+    task: str
+    goal_set: int | None
+    seed: int | None
+    seeds: int
+    values: Mapping[str, float | str]
+    curve: Mapping[int, float]
+    run: RunRecord | None
+
+
+@dataclass(frozen=True)
+class Origins:
+    """All that the numbers of a report are made of.
+
+    Attributes:
+        domains: of each task, in the suite's order.
+        commands: that make the runs, by agent label; agents without runs have none.
+        baselines: where each comes from, by label.
+        scores: runs in the order of their cells, then baselines.
+    """
+
+    domains: Mapping[str, str]
+    commands: Mapping[str, str]
+    baselines: Mapping[str, str]
+    scores: tuple[Origin, ...]
+
+
+def origins_of(results: Results, baselines: Mapping[str, Baseline] | None = None) -> Origins:
+    """The runs that count in `results`, and the baselines beside them, by the label that the report shows."""
+    # Without overrides: looking them up imports torch, and a report is made without it.
+    commands = Commands(results, overrides=False)
+    found = ((cell.agent, results.run(*cell)) for cell in results.expected())
+    runs = [_run_origin(results, agent, run) for agent, run in found if run is not None]
+    of_baselines = baseline_origins(results.suite, results.tasks, baselines or {})
+    return Origins(
+        domains=of_baselines.domains,
+        commands={
+            agent.label: commands.run(agent, results.tasks, results.seeds)
+            for agent in results.agents
+            if agent.config_hash is not None
+        },
+        baselines=of_baselines.baselines,
+        scores=(*runs, *of_baselines.scores),
+    )
+
+
+def baseline_origins(suite: Suite, tasks: Sequence[str], baselines: Mapping[str, Baseline]) -> Origins:
+    """The scores of baselines, by the label that the report shows, on `tasks`."""
+    return Origins(
+        domains={task: suite.task(task).domain for task in tasks},
+        commands={},
+        baselines={label: "; ".join(_words(baseline)) for label, baseline in baselines.items()},
+        scores=tuple(score for label, baseline in baselines.items() for score in _baseline_scores(label, baseline)),
+    )
+
+
+def _words(baseline: Baseline) -> list[str]:
+    """Where a baseline comes from, and what keeps it apart."""
+    return list(dict.fromkeys((*baseline.side.origin, *([baseline.remark] if baseline.remark else []))))
+
+
+def _run_origin(results: Results, agent: str, run: RunRecord) -> Origin:
+    spec, normaliser = run.spec, results.suite.normaliser
+    curve: Mapping[int, float] = {}
+    if normaliser is None:
+        values: Mapping[str, float | str] = {
+            "goals found": f"{run.goals_found}/{len(run.searches)}",
+            "episodes found": f"{run.episodes_found}/{run.n_episodes}",
+        }
+    else:
+        final = run.evaluations[-1].mean
+        values = {"return": final, "score": final / normaliser.references[spec.task]}
+        curve = {evaluation.frame: evaluation.mean for evaluation in run.evaluations}
+    return Origin(agent, spec.task, spec.goal_set, spec.seed, 1, values, curve, run)
+
+
+def _baseline_scores(label: str, baseline: Baseline) -> Iterator[Origin]:
+    scores = baseline.scores
+    for column, task in enumerate(scores.tasks):
+        reference = float(scores.references[column])
+        if isinstance(scores, ScoreMatrix):
+            for seed, value in zip(scores.seeds, scores.returns[:, column].tolist(), strict=True):
+                if not np.isnan(value):
+                    values = {"return": value, "score": value / reference}
+                    yield Origin(label, task, None, seed, 1, values, {}, None)
+            continue
+        mean, error = float(scores.means[column]), float(scores.standard_errors[column])
+        if not np.isnan(mean):
+            text = f"{mean:g}" + ("" if np.isnan(error) else f" ± {error:.3g}")
+            published: Mapping[str, float | str] = {"return": text, "score": mean / reference}
+            yield Origin(label, task, None, None, int(scores.n_seeds[column]), published, {}, None)
