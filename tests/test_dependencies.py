@@ -153,6 +153,7 @@ def test_the_start_of_the_command_line_imports_nothing_heavy(module: str) -> Non
             "cli_compare",
             "cli_data",
             "cli_export",
+            "cli_new",
             "cli_options",
             "errors",
             "exorl",
