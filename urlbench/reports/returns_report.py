@@ -10,7 +10,7 @@ from urlbench.reports.completeness_figure import completeness_figure
 from urlbench.reports.curve_figures import learning_figure, profiles_figure, score_curves_figure
 from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
-from urlbench.reports.origins import Origins
+from urlbench.reports.origins import Origins, Source
 from urlbench.reports.pair_figures import matrix_notes, pairs_figure
 from urlbench.reports.provenance import Provenance
 from urlbench.reports.score_figures import aggregates_figure, domains_figure
@@ -101,7 +101,11 @@ def assemble(
         unit = one.suite.protocols[one.preset].pretrain_unit
         before = efficiency.pretraining_curves(snapshots, ci, reps)
         title, words = "Score after more or less pretraining", f"{unit} of pretraining before the fine-tuning"
-        long_tables.append(efficiency.curves_table("pretraining", title, before, words, [intervals, _LEVEL_NOTE]))
+        notes, tasks = [intervals, _LEVEL_NOTE], one.tasks
+        table = efficiency.curves_table(
+            "pretraining", title, before, words, notes, lambda label, at: Source((label,), tasks, snapshot=at)
+        )
+        long_tables.append(table)
         add(
             "pretraining",
             title,
@@ -111,7 +115,15 @@ def assemble(
     if results is not None:
         during = efficiency.finetuning_curves(results, ci, reps)
         title, words = "Score during fine-tuning", "fine-tuning frames"
-        long_tables.append(efficiency.curves_table("efficiency", title, during, words, [intervals], results.tasks))
+        table = efficiency.curves_table(
+            "efficiency",
+            title,
+            during,
+            words,
+            [intervals],
+            lambda label, at: Source((label,), results.tasks, frame=at),
+        )
+        long_tables.append(table)
         add(
             "efficiency",
             title,
