@@ -73,6 +73,7 @@ def render(report: "Report") -> str:
                 for number, (name, (title, figure)) in enumerate(report.figures.items(), start=1)
             ],
             tables=tables,
+            n_first_tables=len(report.tables),
             provenance=report.provenance.entries,
             data=_data(report.origins, list(numbers), dict(report.provenance.entries)["Report"][0]),
             style=_asset("page.css"),
