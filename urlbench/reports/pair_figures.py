@@ -25,14 +25,12 @@ _MOST_WITH_NUMBERS = 16
 
 def by_wins(pairs: Pairs) -> list[str]:
     """The agents, best first: by their mean probability against the others, and of equal ones by name."""
-    agents = sorted({one for pair in pairs for one in pair})
-
-    def mean(agent: str) -> float:
-        values = [estimate.value for (one, _), estimate in pairs.items() if one == agent]
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else -1.0
-
-    return sorted(agents, key=lambda agent: (-mean(agent), agent))
+    values: dict[str, list[float]] = {one: [] for pair in pairs for one in pair}
+    for (one, _), estimate in pairs.items():
+        if estimate.value is not None:
+            values[one].append(estimate.value)
+    means = {agent: float(np.mean(known)) if known else -1.0 for agent, known in values.items()}
+    return sorted(means, key=lambda agent: (-means[agent], agent))
 
 
 def matrix_notes(pairs: Pairs) -> list[str]:
