@@ -50,8 +50,8 @@ def logged(browser: webdriver.Chrome) -> list[str]:
 
 
 def requests(browser: webdriver.Chrome) -> list[str]:
-    """The addresses that were asked for since the last call."""
+    """The addresses that were asked for since the last call; what a page holds itself as data has none."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
     opened = [one["params"]["url"] for one in messages if one["method"] == "Network.webSocketCreated"]
-    return sent + opened
+    return [address for address in sent + opened if not address.startswith("data:")]

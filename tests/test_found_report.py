@@ -1,5 +1,6 @@
 """Reports of searches for goals: counts, intervals, ceilings, marks and origin."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -173,6 +174,33 @@ def test_no_score_is_normalised_and_no_iqm_is_taken(everything):
         if path.suffix in (".md", ".tex"):
             text = path.read_text()
             assert not re.search(r"IQM|[Nn]ormalis|bootstrap|Optimality", text), path.name
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_csv_holds_counts_fractions_and_intervals(reach):
+    files = report(reach, formats=("csv",))
+    stem = "toy-reach@1-smoke"
+    apt = csv_rows(files[f"goals-{stem}.csv"])[0]
+    assert (apt["agent"], apt["runs"], apt["pooled goals count"], apt["pooled goals total"]) == ("apt", "3", "6", "15")
+    assert (float(apt["pooled goals"]), float(apt["within reach"])) == (0.4, 0.8)
+    assert float(apt["mean over seeds standard error"]) == pytest.approx(0.2 / 3**0.5)
+    assert float(apt["found of those within reach"]) == 0.5
+    second = csv_rows(files[f"goal-sets-{stem}.csv"])[1]
+    assert [second[name] for name in ("goal set", "apt count", "apt total", "within reach")] == ["1", "3", "5", "5"]
+    assert float(second["apt low"]) == pytest.approx(0.2307, abs=1e-3)
+
+
+def test_csv_gives_no_interval_where_the_table_gives_none(tmp_path):
+    for seed in range(2):
+        for task in ("walker_walk", "arm_left"):
+            write_search(tmp_path, make_job("apt", seed, suite=SPARSE, task=task), np.ones((1, EPISODES), bool))
+    one, _, total = csv_rows(report(tmp_path, "toy-sparse", formats=("csv",))["runs-toy-sparse@1-smoke.csv"])
+    assert (one["apt count"], one["apt high"]) == ("2", "1.0")
+    assert (total["task"], total["apt"], total["apt total"]) == ("all tasks", "1.0", "4")
+    assert (total["apt low"], total["apt high"]) == ("", "")
 
 
 # --- marks, origin and formats -----------------------------------------------------------------------

@@ -15,20 +15,21 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from synthetic_runs import make_job, write_grid
+from synthetic_runs import TASKS, make_job, write_grid, write_run
 
 from urlbench.reports.html_page import sort_key
 from urlbench.reports.report import make_report
 
 HOSTILE = '<b onclick="alert(1)">&\'Zoë 水</script>'
-AGENTS = ["apt", "random", HOSTILE]
+# With five of them pairs are a matrix, whose colour bar is an image.
+AGENTS = ["apt", "cic", "diayn", "random", HOSTILE]
 REDUCED = "REDUCED BUDGET: preset smoke — not comparable with published numbers"
-PARTIAL = "PARTIAL 26/27 runs"
+PARTIAL = "PARTIAL 44/45 runs"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
-    """The page of three agents, three tasks and three seeds, one run of which is missing."""
+    """The page of five agents, three tasks and three seeds, one run of which is missing."""
     root = tmp_path_factory.mktemp("page") / "runs"
     write_grid(root, AGENTS, 3)
     shutil.rmtree(root / make_job("random", "arm_left", 2, snapshot=0).path)
@@ -72,7 +73,7 @@ def test_the_page_refers_to_nothing_outside_itself(elements):
         assert tag not in {"link", "img", "iframe", "base", "object", "embed"}
         for name, value in attributes.items():
             if name in {"src", "href", "xlink:href", "action", "srcset", "data", "poster"}:
-                assert str(value).startswith("#"), (tag, name, value)
+                assert str(value).startswith(("#", "data:image/png;base64,")), (tag, name, value)
             elif not name.startswith("xmlns"):
                 assert "://" not in str(value), (tag, name, value)
 
@@ -82,7 +83,7 @@ def test_only_the_pages_own_script_may_run(elements):
     data, script = elements.scripts
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy == (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"
     )
     assert json.loads(data)["scores"][0]["agent"] == HOSTILE
@@ -102,8 +103,8 @@ def test_ids_are_those_of_one_element_each_and_are_found(elements):
         for name, value in attributes.items():
             for wanted in re.findall(r"url\(#([^)]*)\)", str(value)):
                 assert wanted in ids
-            if name in {"href", "xlink:href"}:
-                assert value[1:] in ids
+            if name in {"href", "xlink:href"} and not str(value).startswith("data:"):
+                assert str(value)[1:] in ids
 
 
 def test_every_number_names_its_runs(elements):
@@ -149,10 +150,10 @@ def opened(browser, page) -> Iterator[Chrome]:
     """The page in a fresh state; afterwards nothing was complained about and nothing else asked for."""
     open_page(browser, page)
     yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     assert logged(browser) == []
     assert requests(browser) == [page.as_uri()]
-    for command in ("Emulation.clearDeviceMetricsOverride", "Emulation.setEmulatedMedia"):
-        browser.execute_cdp_cmd(command, {"media": ""} if command.endswith("Media") else {})
 
 
 def find(browser: Chrome, selector: str) -> list[WebElement]:
@@ -209,21 +210,21 @@ def test_words_sort_by_letters_and_numbers_by_size(opened):
     header(opened, "tasks", 2).find_element(By.TAG_NAME, "button").click()
     assert column(opened, "tasks", 2) == ["arm_left", "walker_run", "walker_walk"]
     assert header(opened, "tasks", 2).get_attribute("aria-sort") == "ascending"
-    header(opened, "tasks", 6).find_element(By.TAG_NAME, "button").click()
-    assert column(opened, "tasks", 6) == ["200", "100", "50"]
+    header(opened, "tasks", 8).find_element(By.TAG_NAME, "button").click()
+    assert column(opened, "tasks", 8) == ["200", "100", "50"]
     assert header(opened, "tasks", 2).get_attribute("aria-sort") == "none"
 
 
 @pytest.mark.slow
 @needs_browser
 def test_an_agent_can_be_left_out_everywhere(opened):
-    assert column(opened, "aggregates", 1) == [HOSTILE, "apt", "random"]
+    assert column(opened, "aggregates", 1) == [HOSTILE, "apt", "cic", "diayn", "random"]
     before = column(opened, "aggregates", 2)
     box(opened, "apt").click()
-    assert column(opened, "aggregates", 1) == [HOSTILE, "", "random"]
-    assert column(opened, "aggregates", 2) == [before[0], "", before[2]]
+    assert column(opened, "aggregates", 1) == [HOSTILE, "", "cic", "diayn", "random"]
+    assert column(opened, "aggregates", 2) == [before[0], "", *before[2:]]
     shown = [head.text for head in find(opened, "[data-name=tasks] thead th") if head.is_displayed()]
-    assert shown == ["domain", "task", HOSTILE, "random", "reference"]
+    assert shown == ["domain", "task", HOSTILE, "cic", "diayn", "random", "reference"]
     assert not find(opened, "[data-name=curve-apt]")[0].is_displayed()
     assert find(opened, "[data-name=curve-random]")[0].is_displayed()
     (button,) = find(opened, ".filters button")
@@ -334,6 +335,27 @@ def test_a_published_number_shows_its_source(browser, tmp_path):
 
 @pytest.mark.slow
 @needs_browser
+def test_a_number_of_another_snapshot_shows_its_own_runs(browser, tmp_path):
+    write_grid(tmp_path, ["apt", "random"], 2)
+    for task in TASKS:
+        for seed in range(2):
+            write_run(tmp_path, make_job("apt", task, seed, snapshot=500), 10.0)
+    (path,) = make_report(tmp_path, "toy", None, "smoke", reps=200, formats=("html",), snapshots="all")
+    open_page(browser, path)
+    for place, snapshot in enumerate((500, 1000)):
+        find(browser, "[data-name=pretraining] tbody tr:nth-child(1) .origin")[place].click()
+        paths = [row.text.split()[-1] for row in find(browser, "#origin tbody tr")]
+        assert sorted(paths) == sorted(
+            make_job("apt", task, seed, snapshot=snapshot).path for task in TASKS for seed in range(2)
+        )
+        find(browser, "#origin .close")[0].click()
+    find(browser, "[data-name=pretraining] tbody tr:nth-child(2) .origin")[0].click()
+    assert len(find(browser, "#origin tbody tr")) == 6
+    assert logged(browser) == []
+
+
+@pytest.mark.slow
+@needs_browser
 def test_a_hostile_name_is_shown_and_does_nothing(opened):
     find(opened, "[data-name=aggregates] tbody tr:nth-child(1) .origin")[0].click()
     (panel,) = find(opened, "#origin")
@@ -418,7 +440,7 @@ def test_all_is_printed_whatever_is_left_out(opened):
     box(opened, "apt").click()
     find(opened, "[data-name=aggregates] .origin")[0].click()
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert column(opened, "aggregates", 1) == [HOSTILE, "apt", "random"]
+    assert column(opened, "aggregates", 1) == [HOSTILE, "apt", "cic", "diayn", "random"]
     for selector in (".filters", "nav", "#origin"):
         assert not find(opened, selector)[0].is_displayed(), selector
     hidden = [section.get_attribute("data-name") for section in find(opened, "section") if not section.is_displayed()]

@@ -96,6 +96,7 @@ def _report(comparisons: Sequence[Comparison], suite: Suite, command: str) -> Re
             domains={task.name: task.domain for task in suite.tasks if task.name in new.scores.tasks},
             commands={},
             baselines={},
+            snapshot=None,
             scores=(),
         ),
     )

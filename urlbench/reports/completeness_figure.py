@@ -4,11 +4,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from urlbench.reports.figures import Canvas, shown, wrapped
+from urlbench.reports.figures import Canvas, name_rows, row_height, shown, wrapped
 from urlbench.results.cells import Results
 from urlbench.results.selection import Cell
 
@@ -24,10 +25,16 @@ _STATES: dict[str, dict[str, Any]] = {
 }
 _SIDE = 0.12
 _MOST_COLUMNS = 4
+_MOST_PANELS = 24
 
 
 def completeness_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
-    """A panel for each agent, a row for each task (with its goal set), a column for each seed."""
+    """A panel for each agent, a row for each task (with its goal set), a column for each seed.
+
+    Of many agents it is one panel with a row for each agent and a column for each task: the share of seeds.
+    """
+    if len(results.agents) > _MOST_PANELS:
+        return _shares_figure(results, title, foot)
     rows = list(dict.fromkeys((cell.task, cell.goal_set) for cell in results.expected()))
     names = [task if goal_set is None else f"{task}, set {goal_set}" for task, goal_set in rows]
     panels, n_seeds = len(results.agents), len(results.seeds)
@@ -54,6 +61,33 @@ def completeness_figure(results: Results, title: str, foot: Sequence[str]) -> Fi
         [f"{state} ({totals[state]})" for state in _STATES if totals[state]],
     )
     return canvas.finished("seed")
+
+
+def _shares_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
+    """A row for each agent, a column for each task: how many of the runs expected there are."""
+    agents, tasks = [agent.label for agent in results.agents], list(results.tasks)
+    done, expected = np.zeros((2, len(agents), len(tasks)))
+    for cell in results.expected():
+        place = agents.index(cell.agent), tasks.index(cell.task)
+        expected[place] += 1
+        done[place] += state_of(results, cell) == "done"
+    canvas = Canvas.of(1.2 + row_height(agents) * len(agents), title, foot)
+    (axes,) = canvas.grid(1, 1, 1)
+    axes.pcolormesh(
+        np.arange(len(tasks) + 1) - 0.5,
+        np.arange(len(agents) + 1) - 0.5,
+        done / expected,
+        cmap="Blues",
+        vmin=0,
+        vmax=1.4,
+    )
+    for row, column in np.argwhere(done < expected):
+        text = f"{done[row, column]:.0f}/{expected[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=5)
+    name_rows(axes, agents, with_names=True)
+    axes.set_xlim(-0.5, len(tasks) - 0.5)
+    axes.set_xticks(range(len(tasks)), [shown(task) for task in tasks], rotation=40, ha="right", fontsize=6)
+    return canvas.finished()
 
 
 def state_of(results: Results, cell: Cell) -> str:

@@ -1,7 +1,7 @@
 """Scores against frames: of fine-tuning, and of the pretraining that fine-tunings started from."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from urlbench.reports.origins import Source
 from urlbench.reports.score_tables import evaluation_frames, tasks_by_domain
@@ -45,7 +45,12 @@ def _panels(matrices: Mapping[int, Mapping[str, ScoreMatrix]], ci: CiMethod, rep
 
 
 def curves_table(
-    name: str, title: str, panels: Panels, columns: str, notes: Sequence[str], tasks: Sequence[str] = ()
+    name: str,
+    title: str,
+    panels: Panels,
+    columns: str,
+    notes: Sequence[str],
+    source_of: Callable[[str, int], Source],
 ) -> Table:
     """The curves over all tasks as numbers.
 
@@ -55,7 +60,7 @@ def curves_table(
         panels: the curves.
         columns: what the numbers in the header are.
         notes: what is said below it.
-        tasks: all of them, if the columns are fine-tuning frames of the runs of the report.
+        source_of: the runs behind a number, by the agent's label and the column.
     """
     curves = panels[ALL_TASKS]
     frames = next(iter(curves.values())).frames
@@ -66,9 +71,7 @@ def curves_table(
         ("agent", *(f"{frame:,}" for frame in frames)),
         tuple((label, *map(format_estimate, row)) for label, row in values.items()),
         (f"Columns are {columns}; mean normalised score over all tasks.", *notes),
-        tuple((None, *(Source((label,), tuple(tasks), frame=frame) for frame in frames)) for label in curves)
-        if tasks
-        else (),
+        tuple((None, *(source_of(label, int(frame)) for frame in frames)) for label in curves),
         tuple((None, *row) for row in values.values()),
     )
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from urlbench.reports.origins import Source
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
-from urlbench.reports.tables import Table
+from urlbench.reports.tables import Numbers, Table, Value
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.validation import number_words
-from urlbench.statistics.estimates import task_mean
+from urlbench.statistics.estimates import TaskMean, task_mean
 from urlbench.types import ZeroShot
 
 GOALS_NOTE = (
@@ -71,26 +71,34 @@ def runs_table(results: Results, groups: Sequence[Group]) -> Table:
     """For tasks with one goal: the fraction of runs that found it."""
     labels = [agent.label for agent in results.agents]
     rows, sources = [], []
+    values: list[tuple[Value | None, ...]] = []
     for group in groups:
-        by_agent = (pooled(group.runs[label], goals) for label in labels)
+        by_agent = [pooled(group.runs[label], goals) for label in labels]
         rows.append((group.task, *(format_proportion(proportion) for proportion in by_agent)))
         sources.append((None, *(_source(group, label) for label in labels)))
+        values.append((None, *by_agent))
     notes = [RUNS_NOTE, found_note(results)]
     if len(groups) > 1:
-        totals = (pooled(runs_of(groups, label), goals) for label in labels)
+        totals = [pooled(runs_of(groups, label), goals) for label in labels]
         rows.append(("all tasks", *(format_count(total) for total in totals)))
         sources.append((None, *(Source((label,), results.tasks) for label in labels)))
+        values.append((None, *(_count_numbers(total) for total in totals)))
         notes.insert(1, "No interval over all tasks: runs of one seed start from the same pretraining.")
-    return Table("runs", "Runs that found the goal", ("task", *labels), tuple(rows), tuple(notes), tuple(sources))
+    header = ("task", *labels)
+    return Table("runs", "Runs that found the goal", header, tuple(rows), tuple(notes), tuple(sources), tuple(values))
 
 
 def goals_table(results: Results, groups: Sequence[Group]) -> Table:
     """For tasks with several goals: how many each agent found, and how many of those within reach."""
     rows = []
+    values: list[tuple[Value | None, ...]] = []
     for agent in results.agents:
         runs, ceiling = runs_of(groups, agent.label), ceiling_of(groups, agent.label)
         total = pooled(runs, goals)
-        share = f"{total.count / ceiling[0]:.3f}" if total and ceiling else "—"
+        reach = {"": ceiling[0] / ceiling[1], "count": ceiling[0], "total": ceiling[1]} if ceiling else None
+        of_reach = total.count / ceiling[0] if total and ceiling else None
+        values.append((None, len(runs), mean_over_seeds(runs), total, reach, of_reach))
+        share = "—" if of_reach is None else f"{of_reach:.3f}"
         limit = f"{ceiling[0]}/{ceiling[1]} = {ceiling[0] / ceiling[1]:.3f}" if ceiling else "—"
         rows.append((agent.label, str(len(runs)), format_mean(runs), format_proportion(total), limit, share))
     return Table(
@@ -106,6 +114,7 @@ def goals_table(results: Results, groups: Sequence[Group]) -> Table:
             found_note(results),
         ),
         tuple((None, *[Source((agent.label,), results.tasks)] * 5) for agent in results.agents),
+        tuple(values),
     )
 
 
@@ -119,7 +128,11 @@ def sets_table(results: Results, groups: Sequence[Group]) -> Table:
     sources = tuple((None, None, *(_source(group, label) for label in labels), None) for group in groups)
     header = ("task", "goal set", *labels, "within reach")
     notes = (set_note(results), GOALS_NOTE, *_range_notes(groups), *reach_notes(results, groups))
-    return Table("goal-sets", "Goals found in each goal set", header, tuple(rows), notes, sources)
+    values = tuple(
+        (None, None, *(_numbers_of_runs(group.runs[label], goals) for label in labels), group.reachable)
+        for group in groups
+    )
+    return Table("goal-sets", "Goals found in each goal set", header, tuple(rows), notes, sources, values)
 
 
 def episodes_table(results: Results, groups: Sequence[Group]) -> Table:
@@ -133,7 +146,10 @@ def episodes_table(results: Results, groups: Sequence[Group]) -> Table:
     header = (*place, *labels)
     sources = tuple((*[None] * len(place), *(_source(group, label) for label in labels)) for group in groups)
     notes = (EPISODES_NOTE, *_range_notes(groups), found_note(results))
-    return Table("episodes", "Episodes that found their goal", header, tuple(rows), notes, sources)
+    values = tuple(
+        (*[None] * len(place), *(_numbers_of_runs(group.runs[label], episodes) for label in labels)) for group in groups
+    )
+    return Table("episodes", "Episodes that found their goal", header, tuple(rows), notes, sources, values)
 
 
 def not_found_table(results: Results, groups: Sequence[Group]) -> Table:
@@ -219,16 +235,37 @@ def format_runs(runs: Sequence[RunRecord], count: Count) -> str:
     return format_proportion(pooled(runs, count)) + spread
 
 
-def format_mean(runs: Sequence[RunRecord]) -> str:
-    """`0.613 ± 0.021 (n=3)`: the fraction of goals found, averaged over each seed's runs and then over the n seeds."""
+def mean_over_seeds(runs: Sequence[RunRecord]) -> TaskMean:
+    """The fraction of goals found, averaged over each seed's runs and then over the seeds."""
     by_seed = defaultdict(list)
     for run in runs:
         by_seed[run.spec.seed].append(run)
-    mean = task_mean(np.array([np.mean(fractions(of_seed, goals)) for of_seed in by_seed.values()]))
+    return task_mean(np.array([np.mean(fractions(of_seed, goals)) for of_seed in by_seed.values()]))
+
+
+def format_mean(runs: Sequence[RunRecord]) -> str:
+    """`0.613 ± 0.021 (n=3)`: the mean over n seeds."""
+    mean = mean_over_seeds(runs)
     if mean.mean is None:
         return "— (n=0)"
     error = "" if mean.standard_error is None else f" ± {mean.standard_error:.3f}"
     return f"{mean.mean:.3f}{error} (n={mean.n})"
+
+
+def _count_numbers(proportion: Proportion | None) -> Numbers | None:
+    """Without an interval."""
+    if proportion is None:
+        return None
+    return {"": proportion.value, "count": proportion.count, "total": proportion.total}
+
+
+def _numbers_of_runs(runs: Sequence[RunRecord], count: Count) -> Numbers | None:
+    """All runs together, and the range over them if they are several."""
+    total, each = pooled(runs, count), fractions(runs, count)
+    if total is None:
+        return None
+    spread = {"lowest run": min(each), "highest run": max(each)} if len(each) > 1 else {}
+    return {**(_count_numbers(total) or {}), "low": total.low, "high": total.high, **spread}
 
 
 def _range_notes(groups: Sequence[Group]) -> list[str]:

@@ -73,6 +73,7 @@ def render(report: "Report") -> str:
                 for number, (name, (title, figure)) in enumerate(report.figures.items(), start=1)
             ],
             tables=tables,
+            n_first_tables=len(report.tables),
             provenance=report.provenance.entries,
             data=_data(report.origins, list(numbers), dict(report.provenance.entries)["Report"][0]),
             style=_asset("page.css"),
@@ -102,7 +103,7 @@ def inline_svg(figure: Figure, prefix: str) -> str:
     text = text.replace("<svg ", '<svg aria-hidden="true" ', 1)
     # See figure_parts: what an artist shows is written where its id is.
     text = re.sub(r"""\bid=("\{[^"]*\}"|'\{[^']*\}')""", r"data-of=\1", text)
-    text = re.sub(r'\b(id|xlink:href)="(#?)', rf'\1="\g<2>{prefix}', text)
+    text = re.sub(r'\b(id="|xlink:href="#)', rf"\1{prefix}", text)
     return text.replace("url(#", f"url(#{prefix}").strip()
 
 
@@ -138,6 +139,7 @@ def _data(origins: Origins, sources: Sequence[Source], command: str) -> dict[str
             "agent": origin.agent,
             "task": origin.task,
             "goalSet": origin.goal_set,
+            "snapshot": origin.snapshot,
             "seed": origin.seed,
             "seeds": origin.seeds,
             "values": list(origin.values.values()),
@@ -159,11 +161,18 @@ def _data(origins: Origins, sources: Sequence[Source], command: str) -> dict[str
         "commands": list(origins.commands.items()),
         "baselines": list(origins.baselines.items()),
         "domains": list(origins.domains.items()),
+        "snapshot": origins.snapshot,
         "measures": list(origins.scores[0].values) if origins.scores else [],
         "circumstances": [dict(one) for one in shared],
         "scores": scores,
         "sources": [
-            {"agents": source.agents, "tasks": source.tasks, "goalSet": source.goal_set, "frame": source.frame}
+            {
+                "agents": source.agents,
+                "tasks": source.tasks,
+                "goalSet": source.goal_set,
+                "frame": source.frame,
+                "snapshot": source.snapshot,
+            }
             for source in sources
         ],
     }

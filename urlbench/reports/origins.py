@@ -1,6 +1,6 @@
 """What a single number of a report is made of: runs, or the scores of a baseline; and what is known of each of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +22,14 @@ class Source:
         tasks: in the suite's order.
         goal_set: None in suites without, and for all of them together.
         frame: fine-tuning frames before the evaluation that counts; None for the final one.
+        snapshot: of the pretraining that the runs started from; None for that of the report.
     """
 
     agents: tuple[str, ...]
     tasks: tuple[str, ...]
     goal_set: int | None = None
     frame: int | None = None
+    snapshot: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Origin:
 
     Attributes:
         agent: its label.
+        snapshot: of the pretraining that it started from; None for what belongs to every snapshot.
         seeds: one for a run; for a published mean the number of seeds, or 0 if its source does not state it.
         values: what was measured at the end, by name; numbers, or texts such as `31/50` and `603 ± 12`.
         curve: mean return by fine-tuning frames before the evaluation; empty where it is not known.
@@ -45,6 +48,7 @@ class Origin:
     agent: str
     task: str
     goal_set: int | None
+    snapshot: int | None
     seed: int | None
     seeds: int
     values: Mapping[str, float | str]
@@ -60,21 +64,31 @@ class Origins:
         domains: of each task, in the suite's order.
         commands: that make the runs, by agent label; agents without runs have none.
         baselines: where each comes from, by label.
-        scores: runs in the order of their cells, then baselines.
+        snapshot: that the runs of the report started from; None without runs.
+        scores: runs in the order of their cells, those of other snapshots, baselines.
     """
 
     domains: Mapping[str, str]
     commands: Mapping[str, str]
     baselines: Mapping[str, str]
+    snapshot: int | None
     scores: tuple[Origin, ...]
 
 
-def origins_of(results: Results, baselines: Mapping[str, Baseline] | None = None) -> Origins:
-    """The runs that count in `results`, and the baselines beside them, by the label that the report shows."""
+def origins_of(
+    results: Results, baselines: Mapping[str, Baseline] | None = None, snapshots: Iterable[Results] = ()
+) -> Origins:
+    """All that the numbers of a report of runs are made of.
+
+    Args:
+        results: of the report.
+        baselines: beside them, by the label that the report shows.
+        snapshots: the same runs and those that started from other snapshots.
+    """
     # Without overrides: looking them up imports torch, and a report is made without it.
     commands = Commands(results, overrides=False)
-    found = ((cell.agent, results.run(*cell)) for cell in results.expected())
-    runs = [_run_origin(results, agent, run) for agent, run in found if run is not None]
+    others = [one for one in snapshots if one.snapshot != results.snapshot]
+    runs = [*_runs(results), *(origin for one in others for origin in _runs(one) if origin.snapshot is not None)]
     of_baselines = baseline_origins(results.suite, results.tasks, baselines or {})
     return Origins(
         domains=of_baselines.domains,
@@ -84,6 +98,7 @@ def origins_of(results: Results, baselines: Mapping[str, Baseline] | None = None
             if agent.config_hash is not None
         },
         baselines=of_baselines.baselines,
+        snapshot=results.snapshot,
         scores=(*runs, *of_baselines.scores),
     )
 
@@ -94,6 +109,7 @@ def baseline_origins(suite: Suite, tasks: Sequence[str], baselines: Mapping[str,
         domains={task: suite.task(task).domain for task in tasks},
         commands={},
         baselines={label: "; ".join(_words(baseline)) for label, baseline in baselines.items()},
+        snapshot=None,
         scores=tuple(score for label, baseline in baselines.items() for score in _baseline_scores(label, baseline)),
     )
 
@@ -101,6 +117,13 @@ def baseline_origins(suite: Suite, tasks: Sequence[str], baselines: Mapping[str,
 def _words(baseline: Baseline) -> list[str]:
     """Where a baseline comes from, and what keeps it apart."""
     return list(dict.fromkeys((*baseline.side.origin, *([baseline.remark] if baseline.remark else []))))
+
+
+def _runs(results: Results) -> Iterator[Origin]:
+    for cell in results.expected():
+        run = results.run(*cell)
+        if run is not None:
+            yield _run_origin(results, cell.agent, run)
 
 
 def _run_origin(results: Results, agent: str, run: RunRecord) -> Origin:
@@ -115,7 +138,7 @@ def _run_origin(results: Results, agent: str, run: RunRecord) -> Origin:
         final = run.evaluations[-1].mean
         values = {"return": final, "score": final / normaliser.references[spec.task]}
         curve = {evaluation.frame: evaluation.mean for evaluation in run.evaluations}
-    return Origin(agent, spec.task, spec.goal_set, spec.seed, 1, values, curve, run)
+    return Origin(agent, spec.task, spec.goal_set, spec.snapshot or None, spec.seed, 1, values, curve, run)
 
 
 def _baseline_scores(label: str, baseline: Baseline) -> Iterator[Origin]:
@@ -126,10 +149,10 @@ def _baseline_scores(label: str, baseline: Baseline) -> Iterator[Origin]:
             for seed, value in zip(scores.seeds, scores.returns[:, column].tolist(), strict=True):
                 if not np.isnan(value):
                     values = {"return": value, "score": value / reference}
-                    yield Origin(label, task, None, seed, 1, values, {}, None)
+                    yield Origin(label, task, None, None, seed, 1, values, {}, None)
             continue
         mean, error = float(scores.means[column]), float(scores.standard_errors[column])
         if not np.isnan(mean):
             text = f"{mean:g}" + ("" if np.isnan(error) else f" ± {error:.3g}")
             published: Mapping[str, float | str] = {"return": text, "score": mean / reference}
-            yield Origin(label, task, None, None, int(scores.n_seeds[column]), published, {}, None)
+            yield Origin(label, task, None, None, None, int(scores.n_seeds[column]), published, {}, None)

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from urlbench.reports.figure_parts import shows
+from urlbench.reports.figure_parts import mark, shows
 from urlbench.reports.figures import WIDTH, Canvas, name_rows, row_height, shown, wrapped
 from urlbench.statistics.estimates import Estimate
 
@@ -24,14 +25,12 @@ _MOST_WITH_NUMBERS = 16
 
 def by_wins(pairs: Pairs) -> list[str]:
     """The agents, best first: by their mean probability against the others, and of equal ones by name."""
-    agents = sorted({one for pair in pairs for one in pair})
-
-    def mean(agent: str) -> float:
-        values = [estimate.value for (one, _), estimate in pairs.items() if one == agent]
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else -1.0
-
-    return sorted(agents, key=lambda agent: (-mean(agent), agent))
+    values: dict[str, list[float]] = {one: [] for pair in pairs for one in pair}
+    for (one, _), estimate in pairs.items():
+        if estimate.value is not None:
+            values[one].append(estimate.value)
+    means = {agent: float(np.mean(known)) if known else -1.0 for agent, known in values.items()}
+    return sorted(means, key=lambda agent: (-means[agent], agent))
 
 
 def matrix_notes(pairs: Pairs) -> list[str]:
@@ -102,8 +101,8 @@ def _matrix_figure(pairs: Pairs, agents: Sequence[str], title: str, foot: Sequen
     for row, x in enumerate(agents):
         for column, y in enumerate(agents):
             if x != y:
-                with shows(axes, x, y):
-                    _label_cell(axes, row, column, pairs[x, y], numbers=n <= _MOST_WITH_NUMBERS)
+                label = _label_cell(axes, row, column, pairs[x, y], numbers=n <= _MOST_WITH_NUMBERS)
+                mark(label, f"cell-{row}-{column}", (x, y))
     axes.set_aspect("equal", anchor="N")
     axes.set_xlim(0, n)
     axes.set_ylim(n, 0)
@@ -121,17 +120,16 @@ def _matrix_figure(pairs: Pairs, agents: Sequence[str], title: str, foot: Sequen
     return canvas.finished()
 
 
-def _label_cell(axes: Axes, row: int, column: int, estimate: Estimate, *, numbers: bool) -> None:
+def _label_cell(axes: Axes, row: int, column: int, estimate: Estimate, *, numbers: bool) -> Artist:
     """The number of a cell, bold where the interval leaves 0.5 out; a dot alone where numbers do not fit."""
     if estimate.value is None:
-        axes.text(column + 0.5, row + 0.5, "–", ha="center", va="center", fontsize=6, color="#555555")
-        return
+        return axes.text(column + 0.5, row + 0.5, "–", ha="center", va="center", fontsize=6, color="#555555")
     is_known = estimate.low is not None and estimate.high is not None
     resolved = is_known and not estimate.low <= 0.5 <= estimate.high  # type: ignore[operator]
     red, green, blue, _ = mpl.colormaps[_COLOURS](estimate.value)
     ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.52 else "black"
     if numbers:
-        axes.text(
+        return axes.text(
             column + 0.5,
             row + 0.5,
             f"{estimate.value:.2f}",
@@ -141,5 +139,5 @@ def _label_cell(axes: Axes, row: int, column: int, estimate: Estimate, *, number
             color=ink,
             weight="bold" if resolved else "normal",
         )
-    elif resolved:
-        axes.plot(column + 0.5, row + 0.5, ".", color=ink, markersize=1.5)
+    (dot,) = axes.plot(column + 0.5, row + 0.5, ".", color=ink, markersize=1.5, visible=resolved)
+    return dot

@@ -151,7 +151,7 @@ def _of_runs(request: _Request, words: Sequence[str]) -> Report:
     entries = in_order(request.agents, results, results.scores(allow_partial=request.allow_partial), baselines)
     frame = Frame.of(results, [baseline.label for baseline in baselines])
     origin = provenance(results, request.command(bootstrapped=True), baselines)
-    origins = origins_of(results, {baseline.label: baseline for baseline in baselines})
+    origins = origins_of(results, {baseline.label: baseline for baseline in baselines}, snapshots.values())
     said = remarks(baselines)
     return returns_report.assemble(results, entries, said, snapshots, frame, origin, origins, *request.intervals)
 

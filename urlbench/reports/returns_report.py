@@ -1,6 +1,7 @@
 """The report of a suite that fine-tunes: normalised returns with bootstrap intervals, and learning curves."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from urlbench.reports.completeness_figure import completeness_figure
 from urlbench.reports.curve_figures import learning_figure, profiles_figure, score_curves_figure
 from urlbench.reports.document import Report
 from urlbench.reports.frame import Frame
-from urlbench.reports.origins import Origins
+from urlbench.reports.origins import Origins, Source
 from urlbench.reports.pair_figures import matrix_notes, pairs_figure
 from urlbench.reports.provenance import Provenance
 from urlbench.reports.score_figures import aggregates_figure, domains_figure
@@ -24,9 +25,14 @@ from urlbench.statistics.profiles import performance_profile
 from urlbench.statistics.resampling import CiMethod
 
 _THRESHOLDS = 121
+# The number of pairs grows with the square of that of agents; of 60 there are 1,770.
+MOST_PAIRED = 60
 _BAND_NOTE = "Mean return of each evaluation over runs; band: ± one standard error, none for a single run."
 _PROFILE_NOTE = "The fraction of all runs, on all tasks, whose score is above τ; band: the interval at each τ alone."
-_COMPLETENESS_NOTE = "A mark for each task and seed; above each panel the runs that count, of those expected."
+_COMPLETENESS_NOTE = (
+    "Which of the runs expected there are: a mark for each task and seed; of many agents their share, as a number "
+    "where any are missing."
+)
 _HOLLOW_NOTE = "Hollow marks and outlined bars: published means, whose intervals are a normal approximation."
 _CURVE_NOTE = "Mean over tasks of the normalised score; band: the interval at each number of frames alone."
 _LEVEL_NOTE = "Agents without pretraining have the same score at all of them."
@@ -90,7 +96,9 @@ def assemble(
             [_PROFILE_NOTE, intervals],
             lambda title, foot: profiles_figure(profiles, title, foot),
         )
-    if len(matrices) > 1:
+    if len(matrices) > MOST_PAIRED:
+        frame = replace(frame, scope=f"{frame.scope} Pairs of agents are left out: more than {MOST_PAIRED} agents.")
+    elif len(matrices) > 1:
         pairs = probabilities_of_improvement(matrices, ci, reps)
         table = score_tables.pairs_table(pairs, entries, ci, reps)
         long_tables.append(table)
@@ -101,7 +109,11 @@ def assemble(
         unit = one.suite.protocols[one.preset].pretrain_unit
         before = efficiency.pretraining_curves(snapshots, ci, reps)
         title, words = "Score after more or less pretraining", f"{unit} of pretraining before the fine-tuning"
-        long_tables.append(efficiency.curves_table("pretraining", title, before, words, [intervals, _LEVEL_NOTE]))
+        notes, tasks = [intervals, _LEVEL_NOTE], one.tasks
+        table = efficiency.curves_table(
+            "pretraining", title, before, words, notes, lambda label, at: Source((label,), tasks, snapshot=at)
+        )
+        long_tables.append(table)
         add(
             "pretraining",
             title,
@@ -111,7 +123,15 @@ def assemble(
     if results is not None:
         during = efficiency.finetuning_curves(results, ci, reps)
         title, words = "Score during fine-tuning", "fine-tuning frames"
-        long_tables.append(efficiency.curves_table("efficiency", title, during, words, [intervals], results.tasks))
+        table = efficiency.curves_table(
+            "efficiency",
+            title,
+            during,
+            words,
+            [intervals],
+            lambda label, at: Source((label,), results.tasks, frame=at),
+        )
+        long_tables.append(table)
         add(
             "efficiency",
             title,

@@ -158,11 +158,23 @@ def pairs_table(pairs: Pairs, entries: Mapping[str, Scores], ci: CiMethod, reps:
             "The probability that a run of X scores higher than a run of Y on the same task, ties counted half; the "
             "mean over tasks.",
             interval_words(ci, reps),
-            *(f"{x} and {y}: {pairs[x, y].note}." for x, y in shown if pairs[x, y].note),
+            *_reasons([pairs[pair].note for pair in shown], agents),
         ),
         tuple((None, None, Source((x, y), tasks)) for x, y in shown),
         tuple((None, None, pairs[x, y]) for x, y in shown),
     )
+
+
+def _reasons(notes: Sequence[str], agents: Sequence[str]) -> list[str]:
+    """Why pairs have no value or no interval, `x: reason; y: reason` each, as one sentence a reason."""
+    found: dict[str, dict[str, None]] = {}
+    for piece in dict.fromkeys(piece for note in notes if note for piece in note.split("; ")):
+        agent, _, reason = piece.partition(": ")
+        found.setdefault(reason, {})[agent] = None
+    return [
+        f"{'All agents' if len(names) == len(agents) > _FEW else ', '.join(names)}: {reason}."
+        for reason, names in found.items()
+    ]
 
 
 def curve_tables(results: Results) -> list[Table]:

@@ -9,7 +9,9 @@ from urlbench.reports.origins import Source
 from urlbench.reports.proportions import Proportion
 from urlbench.statistics.estimates import Estimate, TaskMean
 
-Value = TaskMean | Estimate | Proportion | float | int
+Numbers = Mapping[str, float | int | None]
+"""What a cell says, by the word that its column gets in CSV; the empty word for the cell's main number."""
+Value = TaskMean | Estimate | Proportion | Numbers | float | int
 _WORD_COLUMNS = frozenset(
     {"agent", "domain", "task", "metric", "verdict", "caution", "not found by", "goals", "baseline", "X", "Y"}
 )
@@ -78,22 +80,19 @@ def to_csv(table: Table, report: str, origin: str) -> str:
     for texts, row in zip(table.rows, values, strict=True):
         cells: list[object] = []
         for text, value, columns in zip(texts, row, parts, strict=True):
-            # A dash is for readers; a program finds nothing there.
-            cells += (
-                _numbers(value).values() if value is not None else [text if not columns else ""] * len(columns or " ")
-            )
+            numbers = {} if value is None else _numbers(value)
+            cells += [numbers.get(part) for part in columns] if columns else [text]
+        # A dash is for readers; a program finds nothing there.
         writer.writerow([*("" if cell in (None, "—") else cell for cell in cells), report, origin])
     return file.getvalue()
 
 
 def _parts(column: Sequence[Value | None]) -> list[str]:
     """The columns that a column of values makes; none for texts."""
-    kinds = {type(value): value for value in column if value is not None}
-    assert len(kinds) <= 1, f"a column of {kinds} has no names for its parts"
-    return [part for value in kinds.values() for part in _numbers(value)]
+    return list(dict.fromkeys(part for value in column if value is not None for part in _numbers(value)))
 
 
-def _numbers(value: Value) -> Mapping[str, float | int | None]:
+def _numbers(value: Value) -> Numbers:
     match value:
         case TaskMean():
             return {"mean": value.mean, "standard error": value.standard_error, "n": value.n}
@@ -101,6 +100,8 @@ def _numbers(value: Value) -> Mapping[str, float | int | None]:
             return {"": value.value, "low": value.low, "high": value.high}
         case Proportion():
             return {"": value.value, "count": value.count, "total": value.total, "low": value.low, "high": value.high}
+        case Mapping():
+            return value
         case _:
             return {"": value}
 

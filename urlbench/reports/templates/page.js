@@ -118,7 +118,8 @@
       (one) =>
         source.agents.includes(one.agent) &&
         source.tasks.includes(one.task) &&
-        (source.goalSet === null || one.goalSet === source.goalSet),
+        (source.goalSet === null || one.goalSet === source.goalSet) &&
+        (one.snapshot === null || one.snapshot === (source.snapshot ?? data.snapshot)),
     );
     const runs = scores.filter((one) => one.run).map((one) => ({ agent: one.agent, ...one.run }));
     const list = element("dl", null);
