@@ -44,7 +44,7 @@ test: $(STAMP)
 	@scripts/install_gl.sh
 	@scripts/install_chromium.sh
 	@scripts/install_tex.sh
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: lint
 	@$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
