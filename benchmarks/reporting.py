@@ -20,8 +20,9 @@ def describe_machine(threads: int) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Median, and the smallest and largest, as text."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+    """Median, and the smallest and largest if there are several, as text."""
+    median = f"{statistics.median(values):{form}}"
+    return median if len(values) == 1 else f"{median} ({min(values):{form}} to {max(values):{form}})"
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
