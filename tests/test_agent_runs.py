@@ -13,7 +13,6 @@ from urlbench.store import RunDirectory, RunStore
 from urlbench.types import Job
 
 torch.set_num_threads(1)
-registry.load_plugin(str(PLUGIN))
 
 AGENTS = sorted(name for name in registry.names("agent") if not name.startswith("toy"))
 # One of each kind of state that a run holds; the others go through the same code.

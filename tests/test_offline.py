@@ -1,22 +1,16 @@
 """Pretraining from a data set: what it does, and that interrupted runs continue bit for bit."""
 
 import json
-import multiprocessing
-import os
 import random
 import shutil
-import signal
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from toy_offline import EPISODE_STEPS, PLUGINS, write_toys
-from toy_runs import StopAt, assert_same_run, run
+from toy_runs import StopAt, assert_same_run, kill_until_done, run
 
-from urlbench import worker
 from urlbench.checkpoint import SnapshotHeader, load_snapshot, snapshot_path
 from urlbench.datasets import Dataset
 from urlbench.errors import UserError
@@ -28,7 +22,6 @@ from urlbench.store import RunDirectory, RunStore, read_jsonl
 from urlbench.types import Job
 
 torch.set_num_threads(1)
-FORKS = multiprocessing.get_context("fork")
 
 
 def plan(
@@ -143,29 +136,11 @@ def test_work_after_the_last_checkpoint_is_done_again(reference: tuple[Path, lis
     assert_same_run(directory, reference[1][0])
 
 
-def _run_worker(root: str, path: str) -> None:
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
-        sys.exit(worker.main([path, "--runs", root, "--checkpoint-seconds", "0"]))
-
-
 def test_kill_9_at_random_moments(reference: tuple[Path, list[RunDirectory]], root: Path) -> None:
     expected = plan(reference[0], preset="paper")[0]
     run(reference[0] / "runs", *expected)
     _, directory = plan(root, preset="paper")[0]
-    rng, kills = random.Random(0), 0
-    while True:
-        process = FORKS.Process(target=_run_worker, args=(str(root / "runs"), str(directory.path)))
-        process.start()
-        while process.is_alive() and not list(directory.checkpoints.glob("*.pt")):
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0.0, 0.3))
-        process.kill()
-        process.join()
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == -signal.SIGKILL
-        kills += 1
+    kills, _ = kill_until_done(root / "runs", directory, random.Random(0))
     assert kills >= 1
     assert_same_run(directory, expected[1])
 

@@ -47,6 +47,12 @@ def everything(tmp_path_factory) -> dict[str, Path]:
     return report(root, formats=FORMATS)
 
 
+def test_no_choice_of_agents_is_all_of_them(grid, tmp_path):
+    texts = [markdown(report(grid, agents, out=tmp_path / str(agents), formats=("md",))) for agents in (None, ())]
+    assert "| apt |" in texts[0]
+    assert texts[0] == texts[1]
+
+
 def test_the_files_are_named_after_suite_and_preset(everything):
     stem = "toy@1-smoke"
     assert set(everything) == {

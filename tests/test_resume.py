@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_runs import StopAt, assert_same_run, run, run_both, toy_jobs
+from toy_runs import StopAt, assert_same_run, kill_until_done, run, run_both, toy_jobs
 
 from urlbench import worker
 from urlbench.errors import UserError
@@ -191,47 +191,10 @@ def test_a_full_disk_leaves_the_run_resumable(
     assert_same_run(directory, reference[0])
 
 
-def _run_worker(root: str, path: str, seconds: str) -> None:
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
-        sys.exit(worker.main([path, "--runs", root, "--checkpoint-seconds", seconds]))
-
-
-def _kill_until_done(root: Path, directory: RunDirectory, rng: random.Random) -> tuple[int, int]:
-    """Kill the worker again and again, every other time when it is seen writing a checkpoint.
-
-    Returns:
-        How often it was killed, and how often that left a half-written file in the checkpoint folder.
-    """
-    kills = half_written = 0
-    while True:
-        starts = _starts(directory)
-        process = FORKS.Process(target=_run_worker, args=(str(root), str(directory.path), "0"))
-        process.start()
-        # Killed before it has begun, it would never get anywhere; the time to begin depends on the machine.
-        while process.is_alive() and _starts(directory) == starts:
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0.0, 0.3))
-        if kills % 2 == 0:
-            while process.is_alive() and not list(directory.checkpoints.glob(".*.tmp")):
-                pass
-        process.kill()
-        process.join()
-        if process.exitcode == 0:
-            return kills, half_written
-        assert process.exitcode == -signal.SIGKILL
-        kills += 1
-        half_written += bool(list(directory.checkpoints.glob(".*.tmp")))
-
-
-def _starts(directory: RunDirectory) -> int:
-    return directory.attempts_file.read_bytes().count(b"started") if directory.attempts_file.exists() else 0
-
-
 def test_kill_9_at_random_moments(reference: tuple[RunDirectory, RunDirectory], tmp_path: Path) -> None:
     pretraining, finetuning = toy_jobs(tmp_path)
     run(tmp_path, *pretraining)
-    kills, _ = _kill_until_done(tmp_path, finetuning[1], random.Random(0))
+    kills, _ = kill_until_done(tmp_path, finetuning[1], random.Random(0))
     assert kills >= 1
     assert_same_run(finetuning[1], reference[1])
     assert not list(finetuning[1].path.rglob(".*.tmp"))
@@ -242,7 +205,7 @@ def test_kill_9_very_often(tmp_path: Path) -> None:
     expected = run_both(tmp_path / "reference", preset="paper")
     kills = half_written = 0
     for (_, directory), same in zip(toy_jobs(tmp_path, preset="paper"), expected, strict=True):
-        more = _kill_until_done(tmp_path, directory, random.Random(0))
+        more = kill_until_done(tmp_path, directory, random.Random(0))
         kills, half_written = kills + more[0], half_written + more[1]
         assert_same_run(directory, same)
     assert kills >= 6

@@ -1,10 +1,17 @@
 """Running toy jobs, for tests."""
 
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from urlbench import worker
 from urlbench.checkpoint import snapshot_path
 from urlbench.plan import PlanRequest, make_plan
 from urlbench.registry import load_plugin
@@ -12,6 +19,7 @@ from urlbench.run_job import run_job
 from urlbench.store import RunDirectory, RunStore
 from urlbench.types import Job
 
+_FORKS = multiprocessing.get_context("fork")
 PLUGIN = Path(__file__).with_name("toy_plugin.py").resolve()
 ATTEMPT_KEYS = {"attempt", "started", "from_progress", "pid", "host"}
 
@@ -91,3 +99,51 @@ def assert_same_run(one: RunDirectory, other: RunDirectory) -> None:
     for name in kept:
         first, second = (torch.load(run.snapshots / name, weights_only=True)["agent"] for run in (one, other))
         assert equal(first, second), f"{name} differs"
+
+
+def kill_until_done(root: Path, directory: RunDirectory, rng: random.Random, most: int = 10) -> tuple[int, int]:
+    """Kill a prepared run's worker again and again, every other time when it is seen writing a checkpoint.
+
+    Returns:
+        How often it was killed, `most` times at the most, and how often that left a half-written checkpoint behind.
+    """
+    kills = half_written = 0
+    while True:
+        starts = count_starts(directory)
+        process = _FORKS.Process(target=_run_worker, args=(str(root), str(directory.path)))
+        process.start()
+        if kills == most:
+            process.join()
+        # Killed before it has begun, it would never get anywhere; the time to begin depends on the machine.
+        while process.is_alive() and count_starts(directory) == starts:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0.0, 0.3))
+        if kills % 2 == 0:
+            while process.is_alive() and not _half_written(directory):
+                pass
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            return kills, half_written
+        assert process.exitcode == -signal.SIGKILL
+        kills += 1
+        half_written += _half_written(directory)
+
+
+def _half_written(directory: RunDirectory) -> bool:
+    try:
+        names = [path.name for path in directory.checkpoints.iterdir()]
+        return any(name.startswith(".") and name.endswith(".tmp") for name in names)
+    except FileNotFoundError:  # not made yet, or removed with the end of the run
+        return False
+
+
+def count_starts(directory: RunDirectory) -> int:
+    """How often the run was started."""
+    return directory.attempts_file.read_bytes().count(b"started") if directory.attempts_file.exists() else 0
+
+
+def _run_worker(root: str, path: str) -> None:
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout = sys.stderr = nowhere
+        sys.exit(worker.main([path, "--runs", root, "--checkpoint-seconds", "0"]))

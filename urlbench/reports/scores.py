@@ -130,7 +130,7 @@ def in_order(
         matrices: of the agents with runs, by label.
         baselines: on the tasks of the others.
     """
-    words: list[str] = list(matrices) if agents is None else list(agents)
+    words: list[str] = list(agents or matrices)
     keys = () if results is None else results.agents
     entries: dict[str, Scores] = {}
     for word in words:
