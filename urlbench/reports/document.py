@@ -73,6 +73,9 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
         pictures[ending] = [
             {"title": title, "file": f"{name}-{frame.stem}.{ending}"} for name, (title, _) in report.figures.items()
         ]
+    drawings = {}
+    if {"html", "svg"} & set(formats):
+        drawings = {name: figures.svg(figure) for name, (_, figure) in report.figures.items()}
     common = {
         "title": f"Report of {frame.name}",
         "scope": frame.scope,
@@ -92,7 +95,7 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
             )
         )
     if "html" in formats:
-        written[folder / f"report-{frame.stem}.html"] = html_page.render(report)
+        written[folder / f"report-{frame.stem}.html"] = html_page.render(report, drawings)
     if "latex" in formats:
         environment = _latex()
         files = [f"{table.name}-{frame.stem}" for table in report.tables]
@@ -110,10 +113,15 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
     for path, text in written.items():
         path.write_text(text, encoding="utf-8", newline="\n")
     paths = list(written)
-    for shown in pictures.values():
-        for picture, (_, figure) in zip(shown, report.figures.values(), strict=True):
-            paths.append(folder / picture["file"])
-            figures.save(figure, paths[-1], description)
+    for ending, shown in pictures.items():
+        for picture, (name, (_, figure)) in zip(shown, report.figures.items(), strict=True):
+            path = folder / picture["file"]
+            paths.append(path)
+            if ending == "svg":
+                drawing = figures.with_description(drawings[name], description)
+                path.write_text(drawing, encoding="utf-8", newline="\n")
+            else:
+                figures.save(figure, path, description)
     return paths
 
 

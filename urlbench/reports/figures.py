@@ -1,6 +1,8 @@
 """What all figures of a report share: style, room for title, legend and origin, and files whose bytes never change."""
 
 import functools
+import html
+import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -168,17 +170,29 @@ def shown(text: str) -> str:
 
 
 def save(figure: Figure, path: Path, description: str) -> None:
-    """Write `figure` as PNG, PDF or SVG, by the ending of `path`, with its origin in the file's metadata."""
+    """Write `figure` as PNG or PDF, by the ending of `path`, with its origin in the file's metadata."""
     # Without a date, or the same report twice would not be the same bytes.
     details: dict[str, dict[str, Any]] = {
         ".pdf": {"Creator": "urlbench", "Subject": description, "CreationDate": None, "ModDate": None},
-        ".svg": {"Creator": "urlbench", "Description": description, "Date": None},
         ".png": {"Software": "urlbench", "Description": description},
     }
-    draw(figure, path, path.suffix.removeprefix("."), details[path.suffix])
+    _draw(figure, path, path.suffix.removeprefix("."), details[path.suffix])
 
 
-def draw(figure: Figure, file: Path | IO[str], kind: str, metadata: Mapping[str, Any]) -> None:
+def svg(figure: Figure) -> str:
+    """`figure` as an SVG file without metadata; drawing takes a while, and files and pages share it."""
+    file = io.StringIO()
+    _draw(figure, file, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return file.getvalue()
+
+
+def with_description(drawing: str, description: str) -> str:
+    """An SVG file of `svg` that says where it comes from."""
+    start = drawing.index(">", drawing.index("<svg")) + 1
+    return f"{drawing[:start]}\n <desc>{html.escape(description, quote=False)}</desc>{drawing[start:]}"
+
+
+def _draw(figure: Figure, file: Path | IO[str], kind: str, metadata: Mapping[str, Any]) -> None:
     """Write `figure` as `kind`, one of `PICTURES`.
 
     `Figure.savefig` draws everything twice, the first time for layouts that ours have not.

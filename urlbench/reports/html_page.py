@@ -6,19 +6,16 @@ comes from runs is escaped, in the page by the template and in its data as JSON;
 
 import base64
 import hashlib
-import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
-from matplotlib.figure import Figure
 
 from urlbench.reports.appearance import looks
-from urlbench.reports.figures import draw
 from urlbench.reports.origins import Origins, Source
 from urlbench.reports.provenance import git_words, hardware_words, package_versions
 from urlbench.reports.tables import Table
@@ -48,8 +45,13 @@ class Cell:
     is_best: bool
 
 
-def render(report: "Report") -> str:
-    """The page, in UTF-8; the same report gives the same bytes."""
+def render(report: "Report", drawings: Mapping[str, str]) -> str:
+    """The page, in UTF-8; the same report gives the same bytes.
+
+    Args:
+        report: what to show.
+        drawings: the SVG of each of its figures, by name.
+    """
     # Each list is numbered by its own order of first use.
     numbers: dict[Source, int] = {}
     tables = [_page_table(table, numbers) for table in (*report.tables, *report.long_tables)]
@@ -68,9 +70,9 @@ def render(report: "Report") -> str:
                 {
                     "name": name,
                     "title": title.removesuffix(f" — {report.frame.name}"),
-                    "svg": inline_svg(figure, f"figure-{number}-"),
+                    "svg": inline_svg(drawings[name], f"figure-{number}-"),
                 }
-                for number, (name, (title, figure)) in enumerate(report.figures.items(), start=1)
+                for number, (name, (title, _)) in enumerate(report.figures.items(), start=1)
             ],
             tables=tables,
             n_first_tables=len(report.tables),
@@ -94,12 +96,9 @@ def sort_key(text: str, kind: Kind) -> str:
     return found[0].replace(",", "").replace("−", "-") if found else ""
 
 
-def inline_svg(figure: Figure, prefix: str) -> str:
-    """`figure` as an svg element, all of whose ids begin with `prefix`."""
-    file = io.StringIO()
-    draw(figure, file, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = file.getvalue()
-    text = re.sub("<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+def inline_svg(drawing: str, prefix: str) -> str:
+    """An SVG file as an svg element, all of whose ids begin with `prefix`."""
+    text = re.sub("<!--.*?-->", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
     text = text.replace("<svg ", '<svg aria-hidden="true" ', 1)
     # See figure_parts: what an artist shows is written where its id is.
     text = re.sub(r"""\bid=("\{[^"]*\}"|'\{[^']*\}')""", r"data-of=\1", text)
