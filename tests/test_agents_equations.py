@@ -210,6 +210,7 @@ def test_memory_at_paper_size_is_bounded() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_neighbours_at_paper_size() -> None:
     x = torch.randn(16 * 50 * 50, 200, generator=torch.Generator().manual_seed(0))
     some, y = torch.arange(0, len(x), 3989), x.double()
