@@ -10,7 +10,7 @@ DEMO := --suite urlb-states --agent choreographer --agent random --domains walke
 
 help:
 	@echo "make demo    run and report a reduced benchmark from start to end (minutes)"
-	@echo "make test    all tests; as root on Debian or Ubuntu it installs what they need from the system (GL, Chromium, LaTeX)"
+	@echo "make test    all tests; as root on Debian or Ubuntu it installs what they need from the system (GL, Chromium, LaTeX, Slurm)"
 	@echo "make check   linters, types and the fast tests"
 	@echo "make parity  compare with recordings: URLBENCH_TRACES=folder URLBENCH_GOLDEN=folder (default: tests/data)"
 	@echo "make gallery published scores as reports, in docs/gallery"
@@ -44,6 +44,7 @@ test: $(STAMP)
 	@scripts/install_gl.sh
 	@scripts/install_chromium.sh
 	@scripts/install_tex.sh
+	@scripts/install_slurm.sh
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: lint

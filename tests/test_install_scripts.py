@@ -32,7 +32,7 @@ def install(
     (folder / "bash").symlink_to("/bin/bash")
     done = subprocess.run(
         ["/bin/bash", str(SCRIPTS / script)],
-        env={**os.environ, "PATH": str(folder)},
+        env={**os.environ, "PATH": str(folder), "SBIN": ""},
         capture_output=True,
         text=True,
         check=True,
@@ -71,6 +71,11 @@ PROGRAMS = {
         ("chromium", "chromedriver"),
         "Missing for opening pages: {}. Tests that open a page are skipped",
         "chromium chromium-driver",
+    ),
+    "install_slurm.sh": (
+        ("munged", "slurmctld", "slurmd", "sbatch"),
+        "Missing for Slurm: {}. Tests that need a cluster are skipped",
+        "--no-install-recommends slurmctld slurmd slurm-client munge",
     ),
     "install_tex.sh": (
         ("pdflatex",),
