@@ -30,7 +30,7 @@ COMMAND_LINE = {
 }
 HEAVY = {
     *("numpy", "scipy", "torch", "dm_control", "mujoco", "metaworld", "gymnasium"),
-    *("pandas", "matplotlib", "rliable", "arch", "jinja2", "yaml", "tensorboard", "wandb"),
+    *("pandas", "matplotlib", "rliable", "arch", "jinja2", "yaml", "tensorboard", "wandb", "submitit"),
 }
 
 
@@ -60,16 +60,17 @@ def imported(tree: ast.AST, *, at_start: bool = False) -> set[str]:
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 FORBIDDEN = {
-    "agents": {"suites", "data", "results", "statistics", "baselines", "reports", "exports", "runner", "cli"},
-    "suites": {"agents", "data", "results", "statistics", "baselines", "reports", "exports", "runner", "cli"},
-    "data": {"agents", "suites", "results", "statistics", "baselines", "reports", "exports", "cli"},
-    "results": {"agents", "suites", "data", "statistics", "baselines", "reports", "exports", "runner", "cli"},
-    "statistics": {"agents", "suites", "data", "baselines", "reports", "exports", "runner", "cli"},
-    "baselines": {"agents", "suites", "data", "reports", "exports", "runner", "cli"},
-    "reports": {"agents", "suites", "data", "exports", "runner", "cli"},
-    "exports": {"agents", "suites", "data", "statistics", "baselines", "reports", "runner", "cli"},
-    "runner": {"agents", "suites", "data", "results", "statistics", "baselines", "reports", "exports", "cli"},
-    "core": {"agents", "suites", "data", "results", "statistics", "baselines", "reports", "exports", "cli"},
+    "agents": {"suites", "data", "results", "statistics", "baselines", "reports", "exports", "runner", "slurm", "cli"},
+    "suites": {"agents", "data", "results", "statistics", "baselines", "reports", "exports", "runner", "slurm", "cli"},
+    "data": {"agents", "suites", "results", "statistics", "baselines", "reports", "exports", "slurm", "cli"},
+    "results": {"agents", "suites", "data", "statistics", "baselines", "reports", "exports", "runner", "slurm", "cli"},
+    "statistics": {"agents", "suites", "data", "baselines", "reports", "exports", "runner", "slurm", "cli"},
+    "baselines": {"agents", "suites", "data", "reports", "exports", "runner", "slurm", "cli"},
+    "reports": {"agents", "suites", "data", "exports", "runner", "slurm", "cli"},
+    "exports": {"agents", "suites", "data", "statistics", "baselines", "reports", "runner", "slurm", "cli"},
+    "runner": {"agents", "suites", "data", "results", "statistics", "baselines", "reports", "exports", "slurm", "cli"},
+    "core": {"agents", "suites", "data", "results", "statistics", "baselines", "reports", "exports", "slurm", "cli"},
+    "slurm": {"agents", "suites", "data", "results", "statistics", "baselines", "reports", "exports", "cli"},
     "cli": {"agents", "suites"},
 }
 # The executor names the worker's exit codes; that module imports nothing but the standard library at its start.
@@ -86,6 +87,7 @@ ONLY_IN = {
     "jinja2": {"reports"},
     "tensorboard": {"exports"},
     "wandb": {"exports"},
+    "submitit": {"slurm"},
     # Our oracle: in tests and benchmarks.
     "rliable": set(),
 }
@@ -163,7 +165,7 @@ def test_the_start_of_the_command_line_imports_nothing_heavy(module: str) -> Non
     }
 
 
-@pytest.mark.parametrize("folder", ["agents", "suites", "reports"])
+@pytest.mark.parametrize("folder", ["agents", "suites", "reports", "slurm"])
 def test_a_linked_folder_cannot_be_imported_under_its_bare_name(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     link = PACKAGE.parent / folder
     if not link.exists():
