@@ -166,10 +166,11 @@ def test_a_request_to_stop_reaches_the_workers_and_the_rest_goes_on_later(stub: 
     assert [view.state for view in stub.run(toy_plan(phase="pretrain")).views] == ["done", "done"]
 
 
-def test_a_worker_that_does_not_stop_is_ended(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor_module, "_GRACE_SECONDS", 0.3)
+def test_a_worker_that_does_not_stop_is_ended(stub: Stub) -> None:
     began = time.monotonic()
-    executor = stub.run(toy_plan(phase="pretrain", seeds=(0,)), {"seed": "deaf"}, listener=Recorder(interrupt=True))
+    executor = stub.run(
+        toy_plan(phase="pretrain", seeds=(0,)), {"seed": "deaf"}, listener=Recorder(interrupt=True), grace_seconds=0.3
+    )
     assert executor.views[0].state == "interrupted"
     assert time.monotonic() - began < 20
 

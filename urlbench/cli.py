@@ -11,6 +11,7 @@ import typer
 
 from urlbench import __version__
 from urlbench.cli_baselines import app as baselines_app, import_results
+from urlbench.cli_cluster import RunAgentOption, RunPresetOption, RunSuiteOption, cancel, retry, submission
 from urlbench.cli_compare import compare
 from urlbench.cli_data import app as data_app
 from urlbench.cli_export import export
@@ -18,11 +19,13 @@ from urlbench.cli_new import app as new_app
 from urlbench.cli_options import (
     MANY,
     AgentOption,
+    ClusterOption,
     ConfigOption,
     DataOption,
     DeviceOption,
     DomainOption,
     EnvWorkersOption,
+    ExecutorOption,
     GoalSetsOption,
     JsonOption,
     OverrideOption,
@@ -30,6 +33,7 @@ from urlbench.cli_options import (
     PluginOption,
     PresetOption,
     RunsOption,
+    RunsPerGpuOption,
     SeedOption,
     SnapshotsOption,
     SuiteOption,
@@ -59,6 +63,8 @@ app.add_typer(baselines_app)
 app.command("import")(import_results)
 app.command()(compare)
 app.command()(export)
+app.command()(cancel)
+app.command()(retry)
 app.add_typer(new_app)
 
 
@@ -131,6 +137,9 @@ def plan(
     threads: ThreadsOption = None,
     env_workers: EnvWorkersOption = 1,
     device: DeviceOption = "auto",
+    runs_per_gpu: RunsPerGpuOption = None,
+    executor: ExecutorOption = "local",
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` with the same options would do, and what it would cost; changes nothing."""
@@ -143,18 +152,20 @@ def plan(
         suite, agent, seeds, domains, tasks, preset, phase, snapshots, goal_sets, override, config, plugin, data
     )
     made = make_plan(request)
-    options = default_options(workers, threads, device, env_workers=env_workers)
+    submit = submission(executor, cluster, workers, threads, device, env_workers, runs_per_gpu)
+    options = default_options(workers, threads, device, env_workers=env_workers, runs_per_gpu=runs_per_gpu or 1)
     root = check_folder(runs)
-    executor = Executor(made, root, options)
-    executor.check_identities()
-    result = forecast(root, executor.views)
+    standing = Executor(made, root, options)
+    standing.check_identities()
+    result = forecast(root, standing.views)
+    arrays = submit.arrays(made, root) if submit else []
     if as_json:
         jobs = [{"id": job.id, "path": job.path, "label": job.label} for job in made.jobs]
         totals = {"total_hours": result.total_hours, "total_bytes": result.total_bytes}
-        _print_json({**result.model_dump(mode="json"), **totals, "plan": jobs})
+        _print_json({**result.model_dump(mode="json"), **totals, "plan": jobs, "arrays": arrays})
     else:
         print(describe_request(request, made))
-        print(format_forecast(result, options.workers))
+        print("\n".join([format_forecast(result, None if submit else options.workers), *arrays]))
 
 
 @app.command()
@@ -182,6 +193,9 @@ def run(
         typer.Option("--rerun", help="failed: run failed jobs again; stale: move runs of other versions aside."),
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop everything at the first failure.")] = False,
+    runs_per_gpu: RunsPerGpuOption = None,
+    executor: ExecutorOption = "local",
+    cluster: ClusterOption = None,
 ) -> None:
     """Run everything that is not done yet; the same command again continues, or does nothing."""
     from urlbench.executor import default_options
@@ -191,24 +205,27 @@ def run(
     request = _request(
         suite, agent, seeds, domains, tasks, preset, phase, snapshots, goal_sets, override, config, plugin, data
     )
-    options = default_options(workers, threads, device, fail_fast, env_workers)
+    submit = submission(executor, cluster, workers, threads, device, env_workers, runs_per_gpu, fail_fast=fail_fast)
+    options = default_options(workers, threads, device, fail_fast, env_workers, runs_per_gpu or 1)
     root = check_folder(runs)
     made = make_plan(request)
     print(describe_request(request, made), flush=True)
-    raise typer.Exit(run_plan(made, root, options, rerun))
+    raise typer.Exit(submit(made, root, rerun) if submit else run_plan(made, root, options, rerun))
 
 
 @app.command()
 def status(
     runs: RunsOption = Path("runs"),
-    suite: Annotated[str | None, typer.Option("--suite", help="Only runs of this suite.")] = None,
-    agent: Annotated[list[str] | None, typer.Option("--agent", help=f"Only runs of this agent. {MANY}")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Only runs of this preset.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds while something runs.")] = False,
+    suite: RunSuiteOption = None,
+    agent: RunAgentOption = None,
+    preset: RunPresetOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show again every two seconds (cluster: 30) until nothing runs or waits.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how all runs stand, as a task x seed grid, from the files alone."""
-    from urlbench.status import format_overview, read_overview
+    """Show how all runs stand, as a task x seed grid, from their files and a cluster's queue."""
+    from urlbench.status import WATCH_SECONDS, format_overview, read_overview, uses_cluster
 
     while True:
         overview = read_overview(runs, suite, words(agent), preset)
@@ -218,7 +235,7 @@ def status(
             print(("\x1b[H\x1b[2J" if watch and sys.stdout.isatty() else "") + format_overview(overview), flush=True)
         if not watch or not overview.active:
             return
-        time.sleep(2)
+        time.sleep(WATCH_SECONDS["cluster" if uses_cluster(runs) else "local"])
 
 
 @app.command()
@@ -228,11 +245,10 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", help="How many of the last lines.", min=1)] = 40,
 ) -> None:
     """Show where the log of a run is, and its end."""
-    from urlbench.status import find_run, tail
+    from urlbench.status import find_log, tail
 
-    directory = find_run(runs, run_name)
-    text = tail(directory.log_file, lines)
-    print(f"{directory.log_file}\n{text}")
+    log = find_log(runs, run_name)
+    print(f"{log}\n{tail(log, lines)}")
 
 
 @app.command()

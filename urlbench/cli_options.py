@@ -42,6 +42,15 @@ EnvWorkersOption = Annotated[
     typer.Option("--env-workers", help="Processes that each worker plays evaluation episodes in; changes no result."),
 ]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")]
+RunsPerGpuOption = Annotated[
+    int | None, typer.Option("--runs-per-gpu", help="Runs that share a GPU [default: 1, or the cluster profile's]")
+]
+ExecutorOption = Annotated[
+    Literal["local", "slurm"], typer.Option("--executor", help="Run on this machine, or submit to a Slurm cluster.")
+]
+ClusterOption = Annotated[
+    Path | None, typer.Option("--cluster", help="YAML profile of the cluster, for --executor slurm.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 BaselinesOption = Annotated[Path, typer.Option("--baselines", help="Folder of frozen and imported baselines.")]
 

@@ -142,9 +142,10 @@ def _measure(directory: RunDirectory, root: Path) -> _Measurement | None:
     return _Measurement(_kind(job), sum(ended) - sum(started), size, "gpu" if manifest["hardware"]["gpu"] else "cpu")
 
 
-def format_forecast(forecast: Forecast, workers: int) -> str:
-    """The text of `urlbench plan`."""
-    lines = [f"{forecast.jobs} jobs to run in {len(forecast.waves)} waves, {workers} at a time"]
+def format_forecast(forecast: Forecast, workers: int | None) -> str:
+    """The text of `urlbench plan`; without a number of workers where a cluster decides that."""
+    at_a_time = "" if workers is None else f", {workers} at a time"
+    lines = [f"{forecast.jobs} jobs to run in {len(forecast.waves)} waves{at_a_time}"]
     for number, wave in enumerate(forecast.waves, start=1):
         lines.append(f"wave {number}: {len(wave)} jobs")
         lines += [f"  {label}" for label in wave]

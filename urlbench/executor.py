@@ -27,7 +27,6 @@ Device = Literal["auto", "cpu", "cuda"]
 
 _ENDINGS = {"failed": "has failed", "interrupted": "was interrupted", "blocked": "could not start"}
 _POLL_SECONDS = 0.1
-_GRACE_SECONDS = 60.0
 # LP_NUM_THREADS is the software renderer's, which otherwise takes every core.
 _THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
@@ -47,6 +46,7 @@ class ExecutorOptions:
         fail_fast: stop everything at the first failure.
         env_workers: processes in which each worker plays evaluation episodes; with 1 it plays them itself.
         worker: the command that runs one run directory.
+        grace_seconds: how long workers may take to save when they are asked to stop.
     """
 
     workers: int
@@ -56,6 +56,7 @@ class ExecutorOptions:
     fail_fast: bool = False
     env_workers: int = 1
     worker: tuple[str, ...] = (sys.executable, "-m", "urlbench.worker")
+    grace_seconds: float = 60.0
 
     @property
     def cores(self) -> int:
@@ -127,20 +128,23 @@ def default_options(
     device: Device = "auto",
     fail_fast: bool = False,
     env_workers: int = 1,
+    runs_per_gpu: int = 1,
 ) -> ExecutorOptions:
     """Options that oversubscribe neither the cores nor the GPUs, unless they are asked to.
 
     Args:
-        workers: None for one per GPU, or without GPUs as many as the cores allow.
+        workers: None for `runs_per_gpu` per GPU, or without GPUs as many as the cores allow.
         threads: of a worker; None for 1, the fastest for many small jobs.
         device: `cpu` leaves the GPUs alone; `cuda` asks for one.
         fail_fast: stop everything at the first failure.
         env_workers: processes of a worker that play evaluation episodes, each with one thread.
+        runs_per_gpu: workers that share a GPU.
 
     Raises:
         UserError: for a GPU that is not there, or for no workers or threads.
     """
-    for name, value in (("--workers", workers), ("--threads", threads), ("--env-workers", env_workers)):
+    numbers = {"--workers": workers, "--threads": threads, "--env-workers": env_workers, "--runs-per-gpu": runs_per_gpu}
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise UserError(f"{name} {value} is too few; give at least 1.")
     gpus = () if device == "cpu" else visible_gpus()
@@ -148,7 +152,7 @@ def default_options(
         raise UserError("--device cuda asks for a GPU and this machine shows none; use --device cpu or auto.")
     threads = threads or 1
     most = max(1, usable_cores() // max(threads, env_workers))
-    workers = workers or (min(len(gpus), most) if gpus else most)
+    workers = workers or (min(len(gpus) * runs_per_gpu, most) if gpus else most)
     return ExecutorOptions(workers, threads, device, gpus, fail_fast, env_workers)
 
 
@@ -231,6 +235,8 @@ class Executor:
                     self.listener.tick()
         except KeyboardInterrupt:
             self.interrupted = True
+            # A second request by the system must not cut the saving short; a second Ctrl-C does.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self._stop("stopped on request")
         finally:
             for worker in self._workers:
@@ -337,7 +343,7 @@ class Executor:
         """Ask all workers to save and end, and wait for them; a second Ctrl-C ends them at once."""
         for worker in self._workers:
             worker.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_SECONDS
+        deadline = time.monotonic() + self.options.grace_seconds
         try:
             while self._workers and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
@@ -355,6 +361,16 @@ def _last_line(log: Path, start: int) -> str:
     """The last line that a worker wrote; "" if it wrote nothing."""
     lines = log.read_bytes()[start:].decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def wait_for_orphans(plan: Plan, root: Path, seconds: float) -> None:
+    """Give workers whose executor was killed the time to notice it, save and end; at most so many seconds."""
+    deadline = time.monotonic() + seconds
+    running = [RunDirectory(root / job.path) for job in plan.jobs]
+    while running := [one for one in running if (status := one.read_status()) and status.state == "running"]:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.2)
 
 
 def set_aside(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 import urlbench
 
+SNAPSHOT_FILE = "code_snapshot.json"  # beside a copy of the package that jobs of a cluster run
 PACKAGES = ("dm_control", "metaworld", "mujoco", "numpy", "pydantic", "scipy", "torch")
 
 
@@ -32,6 +33,7 @@ def collect_manifest(
     return {
         "urlbench": urlbench.__version__,
         "git": git_state(),
+        "code_snapshot": (code_snapshot() or {}).get("sha256"),
         "packages": _package_versions(),
         "plugins": {plugin: _digest(Path(plugin)) for plugin in plugins},
         "python": platform.python_version(),
@@ -57,11 +59,26 @@ def manifest_json(manifest: dict[str, Any]) -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None if the package does not lie in a git checkout."""
+    """Commit and whether tracked files differ from it; None if the package does not lie in a git checkout.
+
+    Of a copy of the package that was made for a cluster's jobs, those of its original when the copy was made.
+    """
+    if (snapshot := code_snapshot()) is not None:
+        git: dict[str, Any] | None = snapshot["git"]
+        return git
     folder = str(Path(urlbench.__file__).parent)
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return None if commit is None else {"commit": commit, "dirty": bool(changes)}
+
+
+def code_snapshot() -> dict[str, Any] | None:
+    """What the copy of the package that is running was made from; None if it is no such copy."""
+    file = Path(urlbench.__file__).parent.parent / SNAPSHOT_FILE
+    if not file.exists():
+        return None
+    description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return description
 
 
 def _git(folder: str, *arguments: str) -> str | None:

@@ -2,13 +2,12 @@
 
 import json
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from urlbench.errors import UserError
-from urlbench.executor import Executor, ExecutorOptions, JobView, exit_code, set_aside, usable_cores
+from urlbench.executor import Executor, ExecutorOptions, JobView, exit_code, set_aside, usable_cores, wait_for_orphans
 from urlbench.plan import PlanRequest, format_frames
 from urlbench.progress import Tracker, make_display
 from urlbench.registry import load_suite
@@ -56,8 +55,8 @@ def run_plan(plan: Plan, root: Path, options: ExecutorOptions, rerun: Rerun | No
         UserError: if a run directory belongs to something else or cannot be written.
     """
     if rerun == "stale":
-        _set_others_aside(plan, root)
-    _wait_for_orphans(plan, root)
+        set_others_aside(plan, root)
+    wait_for_orphans(plan, root, _ORPHAN_SECONDS)
     executor = Executor(plan, root, options, retry_failed=rerun == "failed")
     executor.prepare()
     views = executor.views
@@ -77,17 +76,8 @@ def run_plan(plan: Plan, root: Path, options: ExecutorOptions, rerun: Rerun | No
     return exit_code(views)
 
 
-def _wait_for_orphans(plan: Plan, root: Path) -> None:
-    """Give workers whose `urlbench run` was killed the time to notice it, save and end."""
-    deadline = time.monotonic() + _ORPHAN_SECONDS
-    running = [RunDirectory(root / job.path) for job in plan.jobs]
-    while running := [one for one in running if (status := one.read_status()) and status.state == "running"]:
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.2)
-
-
-def _set_others_aside(plan: Plan, root: Path) -> None:
+def set_others_aside(plan: Plan, root: Path) -> None:
+    """Move run directories of other versions or specifications out of the plan's way, and say so."""
     for job in plan.jobs:
         directory = RunDirectory(root / job.path)
         if directory.spec_file.exists() and _stored_id(directory) != job.id:

@@ -1,4 +1,4 @@
-"""`urlbench status` and `urlbench logs`: how the runs of a folder stand, from their files alone."""
+"""`urlbench status` and `urlbench logs`: how the runs of a folder stand, from their files and a cluster's queue."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -8,10 +8,14 @@ from typing import Literal, get_args
 from urlbench.errors import UserError
 from urlbench.identity import config_hash
 from urlbench.plan import format_frames
-from urlbench.store import RunDirectory, RunStore, Unit
+from urlbench.store import RunDirectory, RunStore, Unit, read_jsonl
 from urlbench.types import Job, Phase, Spec
 
 State = Literal["done", "running", "queued", "failed", "stale", "interrupted", "damaged"]
+# What files alone say of a run that the queue may know more about.
+_NO_END = ("queued", "interrupted", "stale")
+# Slurm's controllers answer everybody of the cluster, so they are asked seldom.
+WATCH_SECONDS = {"local": 2.0, "cluster": 30.0}
 
 
 class RunStatus(Spec):
@@ -24,7 +28,10 @@ class RunStatus(Spec):
         state: `stale` is a run whose process is gone without a word, `damaged` one with unreadable files.
         path: the run directory, relative to the runs folder.
         message: why it failed or stopped.
-        log: the worker's output, relative to the runs folder.
+        log: the worker's output, relative to the runs folder; without one, what its job on the cluster wrote.
+        starts: how often it was started.
+        cluster_job: the id of its job in a cluster's queue; "" if it has none there.
+        waits: what that job waits for; "" once it runs.
     """
 
     id: str
@@ -46,6 +53,9 @@ class RunStatus(Spec):
     message: str
     path: str
     log: str
+    starts: int
+    cluster_job: str = ""
+    waits: str = ""
 
 
 class Overview(Spec):
@@ -53,15 +63,17 @@ class Overview(Spec):
 
     Attributes:
         unreadable: one sentence for each folder that nobody can say the run of.
+        queue_problem: why the queue of the cluster could not be seen; "" if it was, or there is none.
     """
 
     runs: tuple[RunStatus, ...]
     unreadable: tuple[str, ...]
+    queue_problem: str = ""
 
     @property
     def active(self) -> bool:
-        """True while something runs."""
-        return any(run.state == "running" for run in self.runs)
+        """True while something runs or is in a queue."""
+        return any(run.state == "running" or run.cluster_job for run in self.runs)
 
 
 def read_overview(
@@ -87,7 +99,53 @@ def read_overview(
         if agents and spec.agent not in agents:
             continue
         runs.append(_run_status(job, directory))
-    return Overview(runs=tuple(runs), unreadable=tuple(unreadable))
+    overview = Overview(runs=tuple(runs), unreadable=tuple(unreadable))
+    return _with_queue(root, overview) if uses_cluster(root) else overview
+
+
+def uses_cluster(root: Path) -> bool:
+    """True if runs of this folder were ever submitted to a cluster."""
+    return (root / ".slurm").is_dir()
+
+
+def _with_queue(root: Path, overview: Overview) -> Overview:
+    """The same, with what the cluster's queue says of runs that are not done: one call of squeue, at most one of sacct.
+
+    A run that was submitted and has left the queue without an end of its own is `interrupted`.
+    """
+    from urlbench.slurm.queue import Queue, ended
+    from urlbench.slurm.records import Records
+
+    records = Records(root)
+    try:
+        known = records.all()
+        left = {path for record in known for pack in record.elements for path in pack}
+        left &= {run.path for run in overview.runs if run.state not in ("done", "damaged")}
+        if not left:
+            return overview
+        queue = Queue.look().of_runs(known)
+    except UserError as error:
+        return overview.model_copy(update={"queue_problem": str(error)})
+    gone = [run.path for run in overview.runs if run.path in left - queue.keys() and run.state in _NO_END]
+    endings = ended(records, gone) if gone else {}
+    runs = []
+    for run in overview.runs:
+        changes: dict[str, str] = {}
+        if run.path in left and run.path in queue:
+            _, entry = queue[run.path]
+            changes = {"cluster_job": entry.job_id}
+            if entry.waits:
+                changes |= {"state": "queued", "waits": entry.meaning}
+            elif run.state in _NO_END:
+                changes |= {"state": "running", "message": ""}
+        elif run.path in endings:
+            ending = f"{run.message}; {endings[run.path]}" if run.message else endings[run.path]
+            changes = {"state": "interrupted", "message": f"{ending}; the same run command submits it again"}
+        if run.path in left and not (root / run.log).exists():
+            if log := records.log_of_run(known, run.path):
+                changes["log"] = log.relative_to(root).as_posix()
+        runs.append(run.model_copy(update=changes))
+    return overview.model_copy(update={"runs": tuple(runs)})
 
 
 def _run_status(job: Job, directory: RunDirectory) -> RunStatus:
@@ -119,6 +177,7 @@ def _run_status(job: Job, directory: RunDirectory) -> RunStatus:
             "message": message or status.message,
             "path": job.path,
             "log": f"{job.path}/{directory.log_file.name}",
+            "starts": sum("started" in row for row in read_jsonl(directory.attempts_file)),
         }
     )
 
@@ -134,6 +193,17 @@ def format_overview(overview: Overview) -> str:
         for run in overview.runs
         if run.state in ("failed", "stale", "interrupted", "damaged")
     ]
+    waiting = Counter(run.waits for run in overview.runs if run.waits)
+    notes = [
+        f"in the queue: {number} {'run' if number == 1 else 'runs'}, {why}" for why, number in waiting.most_common()
+    ]
+    notes += [
+        f"started {run.starts} times: {run.path}" for run in overview.runs if run.starts > 1 and run.state != "done"
+    ]
+    if overview.queue_problem:
+        notes.append(f"the cluster's queue is not known: {overview.queue_problem}")
+    if notes:
+        blocks.append("\n".join(notes))
     trouble += [f"unreadable: {sentence}" for sentence in overview.unreadable]
     if trouble:
         blocks.append("\n".join(trouble))
@@ -150,8 +220,8 @@ def _grid(suite: str, preset: str, agent: str, runs: list[RunStatus]) -> Iterato
     cells: dict[str, dict[int, str]] = defaultdict(dict)
     coupled = all(run.goal_set in (None, run.seed) for run in runs)
     for run in sorted(runs, key=_place):
-        at_an_end = run.state in ("done", "queued", "damaged")
-        percent = "" if at_an_end else f" {100 * run.progress // max(run.budget, 1)}%"
+        without = run.state in ("done", "damaged") or (run.state == "queued" and not run.progress)
+        percent = "" if without else f" {100 * run.progress // max(run.budget, 1)}%"
         cells[_row(run, coupled=coupled)][run.seed] = run.state + percent
     head = max(len(row) for row in cells)
     width = max(8, *(len(text) for row in cells.values() for text in row.values()))
@@ -192,6 +262,18 @@ def find_run(root: Path, name: str) -> RunDirectory:
         paths = ", ".join(run.path for run in matching[:3])
         raise UserError(f"{name!r} begins the ids of {len(matching)} runs ({paths}); write more of the id.")
     return RunDirectory(root / matching[0].path)
+
+
+def find_log(root: Path, name: str) -> Path:
+    """The log of the run that `name` means; of a run that has none yet, what its job on a cluster wrote."""
+    directory = find_run(root, name)
+    if directory.log_file.exists() or not uses_cluster(root):
+        return directory.log_file
+    from urlbench.slurm.records import Records
+
+    records = Records(root)
+    path = directory.path.resolve().relative_to(root.resolve()).as_posix()
+    return records.log_of_run(records.all(), path) or directory.log_file
 
 
 def tail(file: Path, lines: int) -> str:

@@ -1,0 +1,127 @@
+"""From jobs to arrays: which runs share an element, which elements an array, and what each array waits for.
+
+Nothing here talks to Slurm.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from urlbench.types import Job, Phase
+
+Pack = tuple[Job, ...]
+
+
+class Place(NamedTuple):
+    """Where Slurm has a run: an array, by its name, and the number of the element."""
+
+    array: str
+    element: int
+
+
+class Dependency(NamedTuple):
+    """What an array waits for.
+
+    Attributes:
+        kind: `aftercorr` makes each element wait for the one with its index in `array`, `afterok` makes all of them
+            wait for the element `element` of `array`.
+        array: name of an array.
+        element: None with `aftercorr`.
+    """
+
+    kind: Literal["aftercorr", "afterok"]
+    array: str
+    element: int | None
+
+
+@dataclass(frozen=True)
+class ArrayPlan:
+    """An array to be submitted.
+
+    Attributes:
+        name: of the array; the name of its jobs in Slurm.
+        phase: of all its runs, and so its resources.
+        packs: the runs of each element.
+    """
+
+    name: str
+    phase: Phase
+    packs: tuple[Pack, ...]
+    dependency: Dependency | None
+
+
+def group(
+    jobs: Sequence[Job],
+    queued: Mapping[str, Place],
+    sizes: Mapping[str, int],
+    *,
+    runs_per_element: int,
+    most_elements: int,
+    names: Iterator[str],
+) -> list[ArrayPlan]:
+    """The arrays for `jobs`, in an order in which each comes after the one it waits for.
+
+    Args:
+        jobs: to submit; parents that are not among them are done, or in `queued`.
+        queued: places of runs that Slurm has already, by job id.
+        sizes: elements of the arrays that `queued` names.
+        runs_per_element: at most so many similar runs share an element.
+        most_elements: of an array.
+        names: a fresh one for each array.
+    """
+    first = _cut(_packs(_without_parent(jobs, queued), runs_per_element), most_elements, names)
+    places = dict(queued)
+    for array in first:
+        places.update({job.id: Place(array.name, index) for index, pack in enumerate(array.packs) for job in pack})
+    sizes = {**sizes, **{array.name: len(array.packs) for array in first}}
+    first_ids = {job.id for array in first for pack in array.packs for job in pack}
+    children = [job for job in jobs if job.id not in first_ids]
+    return [*first, *_after_parents(children, places, sizes, runs_per_element, names)]
+
+
+def _without_parent(jobs: Sequence[Job], queued: Mapping[str, Place]) -> list[Job]:
+    """Jobs that need not wait for another one."""
+    waiting = {job.id for job in jobs} | queued.keys()
+    return [job for job in jobs if job.spec.parent not in waiting]
+
+
+def _packs(jobs: Iterable[Job], most: int, places: Mapping[str, Place] | None = None) -> list[Pack]:
+    """Similar runs together: of one agent, phase, task and snapshot, and behind the same element of `places`."""
+    similar: dict[Hashable, list[Job]] = defaultdict(list)
+    for job in jobs:
+        spec = job.spec
+        parent = None if places is None or spec.parent is None else places[spec.parent]
+        similar[spec.phase, spec.agent, spec.domain, spec.task, spec.snapshot, parent].append(job)
+    return [tuple(runs[start : start + most]) for runs in similar.values() for start in range(0, len(runs), most)]
+
+
+def _cut(packs: Sequence[Pack], most: int, names: Iterator[str]) -> list[ArrayPlan]:
+    """Arrays of at most `most` elements, each of one phase, that wait for nothing."""
+    phases: dict[Phase, list[Pack]] = defaultdict(list)
+    for pack in packs:
+        phases[pack[0].spec.phase].append(pack)
+    return [
+        ArrayPlan(next(names), phase, tuple(of_phase[start : start + most]), None)
+        for phase, of_phase in phases.items()
+        for start in range(0, len(of_phase), most)
+    ]
+
+
+def _after_parents(
+    jobs: Sequence[Job], places: Mapping[str, Place], sizes: Mapping[str, int], most: int, names: Iterator[str]
+) -> Iterator[ArrayPlan]:
+    """Arrays that wait for their parents, element by element where all elements of the parents' array have a child."""
+    behind: dict[str, dict[int, list[Pack]]] = defaultdict(lambda: defaultdict(list))
+    for pack in _packs(jobs, most, places):
+        assert pack[0].spec.parent is not None, "a run without a parent waits for nothing"
+        place = places[pack[0].spec.parent]
+        behind[place.array][place.element].append(pack)
+    for array, by_index in behind.items():
+        whole = min((len(by_index[index]) for index in range(sizes[array])), default=0)
+        for layer in range(whole):
+            packs = tuple(by_index[index][layer] for index in range(sizes[array]))
+            yield ArrayPlan(next(names), packs[0][0].spec.phase, packs, Dependency("aftercorr", array, None))
+        for index, packs_of_one in by_index.items():
+            if rest := tuple(packs_of_one[whole:]):
+                yield ArrayPlan(next(names), rest[0][0].spec.phase, rest, Dependency("afterok", array, index))

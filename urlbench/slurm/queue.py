@@ -1,0 +1,139 @@
+"""What Slurm says about our jobs: one call of squeue, and where that is silent, one of sacct."""
+
+import getpass
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from urlbench.errors import UserError
+from urlbench.slurm.grouping import Place
+from urlbench.slurm.records import NAME_PREFIX, ArrayRecord, Records, latest_places
+
+_FORMAT = "%F|%K|%T|%r|%j"
+_SECONDS = 60
+_MEANINGS = {
+    "Dependency": "waits for its pretraining",
+    "JobArrayTaskLimit": "waits for others of its array (array_parallelism)",
+    "Resources": "waits for free resources",
+    "Priority": "waits behind jobs of higher priority",
+    "BeginTime": "waits to be started again",
+    "DependencyNeverSatisfied": "its pretraining has failed or was cancelled",
+}
+
+
+class Entry(NamedTuple):
+    """An element in the queue.
+
+    Attributes:
+        job_id: Slurm's name for it, such as `1234_5`.
+        state: Slurm's word, such as PENDING or RUNNING.
+        reason: why it is in that state, in Slurm's word.
+    """
+
+    job_id: str
+    state: str
+    reason: str
+
+    @property
+    def waits(self) -> bool:
+        """True until it runs."""
+        return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD")
+
+    @property
+    def meaning(self) -> str:
+        """The reason for people."""
+        if not self.waits:
+            return self.state.lower()
+        return _MEANINGS.get(self.reason, f"waits ({self.reason})")
+
+
+class Queue:
+    """A look at the queue.
+
+    Attributes:
+        entries: elements that Slurm has, waiting or running.
+    """
+
+    def __init__(self, entries: dict[Place, Entry]) -> None:
+        self.entries = entries
+
+    @classmethod
+    def look(cls) -> "Queue":
+        """Ask squeue once for all jobs of this user; UserError if it does not answer."""
+        text = call("squeue", "--noheader", "--array", f"--user={getpass.getuser()}", f"--format={_FORMAT}")
+        entries = {}
+        for line in text.splitlines():
+            array, index, state, reason, name = line.strip().split("|", 4)
+            if name.startswith(NAME_PREFIX):
+                job_id = f"{array}_{index}" if index.isdigit() else array
+                entries[Place(name, int(index) if index.isdigit() else 0)] = Entry(job_id, state, reason)
+        return cls(entries)
+
+    def of_runs(self, records: Sequence[ArrayRecord]) -> dict[str, tuple[Place, Entry]]:
+        """The elements of runs, by their path; of a run that two arrays hold, the one that was submitted last."""
+        found: dict[str, tuple[Place, Entry]] = {}
+        for record in records:
+            for index, paths in enumerate(record.elements):
+                place = Place(record.name, index)
+                if entry := self.entries.get(place):
+                    found.update(dict.fromkeys(paths, (place, entry)))
+        return found
+
+
+def ended(records: Records, paths: Sequence[str]) -> dict[str, str]:
+    """How Slurm ended the elements that last held these runs, for people, by path; "" where nobody can say.
+
+    The states come from one call of sacct; without accounting, the last line that an element wrote has to do.
+    """
+    places = latest_places(records.all())
+    asked = {path: places[path] for path in paths if path in places and places[path][0].slurm_id is not None}
+    ids = {record.job_id(place.element) for record, place in asked.values()}
+    states = _accounted(sorted(ids)) if ids else {}
+    reasons = {}
+    for path, (record, place) in asked.items():
+        job_id = record.job_id(place.element)
+        last = _last_line(records.element_log(record, place.element))
+        state = f"ended as {states[job_id]}" if job_id in states else "has left the queue"
+        reasons[path] = f"Slurm job {job_id} {state}" + (f": {last}" if last else "")
+    return reasons
+
+
+def _accounted(ids: Sequence[str]) -> dict[str, str]:
+    """States of jobs, by id; empty on a cluster without accounting."""
+    try:
+        text = call("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", "-j", ",".join(ids))
+    except UserError:
+        return {}
+    rows = (line.partition("|") for line in text.splitlines())
+    return {job_id: state.split()[0] for job_id, _, state in rows if state}
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def call(program: str, *arguments: str) -> str:
+    """The output of one of Slurm's commands.
+
+    Raises:
+        UserError: if there is no such program, or it fails or does not answer.
+    """
+    command = [program, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{program} is not on PATH; run this on a machine of the cluster, or load its module."
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{program} gave no answer within {_SECONDS} s; try again when the cluster answers.") from error
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"{shlex.join(command[:2])} failed: {said}; see whether the cluster is up: sinfo")
+    return done.stdout

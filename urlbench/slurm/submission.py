@@ -1,0 +1,107 @@
+"""Hands arrays to Slurm, through submitit."""
+
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedSubmissionError
+
+from urlbench.errors import UserError
+from urlbench.slurm.element import Element
+from urlbench.slurm.grouping import Dependency
+from urlbench.slurm.profile import Profile
+from urlbench.slurm.records import ArrayRecord, Records
+
+# submitit counts announced ends of a slot and gives up at a limit; a run is requeued as often as its budget needs.
+_NEVER = 10**9
+
+
+def dependency_text(dependency: Dependency, parents: ArrayRecord, slurm_id: str | None = None) -> str:
+    """A dependency in the words of sbatch.
+
+    Args:
+        dependency: on an element or on all elements of `parents`.
+        parents: the array that it names.
+        slurm_id: of that array, if its record does not know.
+    """
+    if dependency.kind == "aftercorr" and parents.is_array:
+        array = parents.slurm_id or slurm_id
+        assert array is not None, f"{parents.name} was not submitted"
+        return f"aftercorr:{array}"
+    return f"afterok:{parents.job_id(dependency.element or 0, slurm_id)}"
+
+
+def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
+    """Submit an array; its record with the id that Slurm gave it, which is written.
+
+    Args:
+        record: of an array that Slurm has not seen.
+        records: of the runs folder.
+        code: the copy of the package that the jobs run.
+
+    Raises:
+        UserError: with Slurm's reason, if it refuses; the record is gone then.
+    """
+    records.write(record)
+    folder = records.log_folder(record.name)
+    executor = SlurmExecutor(folder, max_num_timeout=_NEVER)
+    executor.update_parameters(**parameters(record, code))
+    try:
+        with executor.batch():
+            jobs = [
+                executor.submit(Element(str(records.root), record.name, index)) for index in range(len(record.elements))
+            ]
+    except (FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
+        records.remove(record.name)
+        raise UserError(
+            f"sbatch refused {len(record.elements)} {record.phase} jobs: {_reason(error)}; mend that, then run the "
+            "same command again: what was submitted before stays submitted"
+        ) from error
+    submitted = record.model_copy(update={"slurm_id": str(jobs[0].job_id).partition("_")[0]})
+    records.write(submitted)
+    return submitted
+
+
+def _reason(error: Exception) -> str:
+    """What sbatch wrote, without the parts that submitit adds."""
+    lines = [line.strip() for line in str(error).splitlines() if "sbatch: error" in line]
+    return "; ".join(line.removeprefix("sbatch: error:").strip() for line in lines) or str(error).strip()
+
+
+def parameters(record: ArrayRecord, code: Path) -> dict[str, Any]:
+    """What submitit is told about an array."""
+    profile = record.profile
+    resources = profile.for_phase(record.phase)
+    given: Mapping[str, Any] = {
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "gpus_per_node": (resources.gpus or None) if "gres" not in resources.extra else None,
+        "dependency": record.dependency,
+        "mem": None if resources.memory_gib is None else f"{round(1024 * resources.memory_gib)}M",
+    }
+    return {
+        "job_name": record.name,
+        "time": resources.slot_minutes,
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "cpus_per_task": resources.cpus,
+        "signal_delay_s": profile.signal_seconds,
+        "array_parallelism": resources.array_parallelism or len(record.elements),
+        "stderr_to_stdout": True,
+        "wckey": None,
+        "setup": list(_setup(profile, code)),
+        "additional_parameters": {**resources.extra, "requeue": True, "kill-on-invalid-dep": "yes"},
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def _setup(profile: Profile, code: Path) -> Iterator[str]:
+    """Shell lines before the job: the user's, then the code that is run, whatever folder the job starts in."""
+    yield from profile.setup
+    yield f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}"
+    yield "export PYTHONSAFEPATH=1"
