@@ -82,8 +82,8 @@ def submission(
     }
     if given := [name for name, is_given in local.items() if is_given]:
         raise UserError(
-            f"{' and '.join(given)} {'are' if len(given) > 1 else 'is'} for runs on this machine; with --executor slurm "
-            "the cluster profile says array_parallelism, threads, env_workers and device."
+            f"{' and '.join(given)} {'are' if len(given) > 1 else 'is'} for runs on this machine; with "
+            "--executor slurm the cluster profile says array_parallelism, threads, env_workers and device."
         )
     if cluster is None:
         raise UserError("--executor slurm needs a profile of the cluster; give its YAML file with --cluster.")

@@ -9,39 +9,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from urlbench import __version__, registry
+from urlbench.check import Check, made
 from urlbench.errors import UserError
 from urlbench.executor import usable_cores, visible_gpus
-from urlbench.types import Spec
 
 _LEAST_FREE_BYTES = 5 * 2**30
 _LONGEST_DRAWING = 120  # s
 
 
-class Check(Spec):
-    """One line of the doctor's report.
-
-    Attributes:
-        result: `warning` does not keep urlbench from running.
-        detail: what was found, and what to do about it if it is not right.
-    """
-
-    name: str
-    result: Literal["ok", "warning", "failed"]
-    detail: str
-
-
 def run_checks(runs: Path) -> Iterator[Check]:
     """All checks, one after another, as they are made; `runs` is the folder of the runs."""
     for name, check in _CHECKS.items():
-        try:
-            yield check(name, runs)
-        except Exception as error:  # a broken installation can raise anything, and that is the finding
-            yield Check(name=name, result="failed", detail=f"{type(error).__name__}: {error}")
+        yield made(name, partial(check, name, runs))
 
 
 def _python(name: str, runs: Path) -> Check:

@@ -141,9 +141,8 @@ def _with_queue(root: Path, overview: Overview) -> Overview:
         elif run.path in endings:
             ending = f"{run.message}; {endings[run.path]}" if run.message else endings[run.path]
             changes = {"state": "interrupted", "message": f"{ending}; the same run command submits it again"}
-        if run.path in left and not (root / run.log).exists():
-            if log := records.log_of_run(known, run.path):
-                changes["log"] = log.relative_to(root).as_posix()
+        if run.path in left and not (root / run.log).exists() and (log := records.log_of_run(known, run.path)):
+            changes["log"] = log.relative_to(root).as_posix()
         runs.append(run.model_copy(update=changes))
     return overview.model_copy(update={"runs": tuple(runs)})
 

@@ -1,9 +1,9 @@
 """What runs on a node: an element of an array, which is one run, or several side by side.
 
-submitit calls `Element`, which starts `python -m urlbench.slurm.element`, which runs the local executor on the element's
-run directories. When Slurm announces the end of the slot, or a preemption, submitit calls `checkpoint`: everything is
-saved and the element is queued again, as often as it takes. A node that is lost announces nothing: Slurm queues the
-element again, and the runs go on from the checkpoints that are on disk.
+submitit calls `Element`, which starts `python -m urlbench.slurm.element`, which runs the local executor on the run
+directories of the element. When Slurm announces the end of the slot, or a preemption, submitit calls `checkpoint`:
+everything is saved and the element is queued again, as often as it takes. A node that is lost announces nothing: Slurm
+queues the element again, and the runs go on from the checkpoints that are on disk.
 """
 
 import hashlib
@@ -189,7 +189,8 @@ def _scratch(profile: Profile) -> Iterator[None]:
         folder = tempfile.mkdtemp(prefix="urlbench-", dir=parent)
     except OSError as error:
         raise UserError(
-            f"the scratch folder {parent} cannot be used on this node: {error.strerror}; correct it in the cluster profile."
+            f"the scratch folder {parent} cannot be used on this node: {error.strerror}; "
+            "correct it in the cluster profile, then run the same command again"
         ) from error
     os.environ["TMPDIR"] = folder
     try:

@@ -117,7 +117,7 @@ def max_array_size() -> int:
 def run_on_slurm(plan: Plan, root: Path, profile: Profile, *, retry_failed: bool) -> int:
     """Submit what is left of a plan and say how to watch it; the exit code.
 
-    0 if everything is done or in the queue, 1 if jobs have failed and are left alone, 3 if others could not be submitted.
+    0 if everything is done or in the queue, 1 if jobs have failed and are left alone, 3 if others cannot be submitted.
 
     Raises:
         UserError: if Slurm does not answer or refuses, or a folder cannot be used.
@@ -150,8 +150,8 @@ def _check_path(root: Path) -> None:
     for character, who in (("%", "Slurm"), (":", "Python"), ("\n", "a batch script")):
         if character in str(root):
             raise UserError(
-                f"the path of the runs folder {str(root)!r} has a {character!r} in it, which {who} takes for something else; "
-                "give another folder with --runs"
+                f"the path of the runs folder {str(root)!r} has a {character!r} in it, which {who} takes for "
+                "something else; give another folder with --runs"
             )
 
 
@@ -173,12 +173,12 @@ def _plugins(array: ArrayPlan) -> dict[str, str]:
 def describe_array(array: ArrayPlan, profile: Profile, record: ArrayRecord | None = None) -> str:
     """A line about an array that was submitted, or, without a record, would be."""
     runs = sum(map(len, array.packs))
-    first = array.packs[0][0].spec
+    starts = sorted({job.spec.snapshot for pack in array.packs for job in pack} - {0})
     what = sorted(
         {job.spec.domain if array.phase == "pretrain" else job.spec.task for pack in array.packs for job in pack}
     )
     shown = ", ".join(what[:3]) + (f" and {len(what) - 3} more" if len(what) > 3 else "")
-    start = f" from {format_frames(first.snapshot)}" if first.snapshot else ""
+    start = f" from {', '.join(map(format_frames, starts))}" if starts else ""
     name = "array" if record is None else f"{record.slurm_id} {record.name}"
     elements = f"{len(array.packs)} element{'s' if len(array.packs) > 1 else ''}"
     wait = ""
@@ -197,8 +197,8 @@ def _summarise(standing: Standing, submitted: Sequence[ArrayRecord], root: Path)
         print(line)
     total = len(standing.views)
     print(
-        f"{len(standing.to_submit)} of {total} jobs submitted in {len(submitted)} arrays; {done} were done and {before} in "
-        f"the queue before, in {root}"
+        f"{len(standing.to_submit)} of {total} jobs submitted in {len(submitted)} arrays; "
+        f"{done} were done and {before} in the queue before, in {root}"
     )
     if failed:
         print("failed jobs are not run again by themselves: mend the cause, then the same command with --rerun failed")
@@ -206,7 +206,8 @@ def _summarise(standing: Standing, submitted: Sequence[ArrayRecord], root: Path)
         print(f"nothing to do: all {total} jobs are done")
     elif standing.to_submit or before:
         print(
-            f"to watch: urlbench status --watch --runs {shlex.quote(str(root))}; the same command again submits what is missing"
+            f"to watch: urlbench status --watch --runs {shlex.quote(str(root))}; "
+            "the same command again submits what is missing"
         )
     return 1 if failed else 3 if standing.obstacles else 0
 

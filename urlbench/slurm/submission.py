@@ -105,3 +105,5 @@ def _setup(profile: Profile, code: Path) -> Iterator[str]:
     yield from profile.setup
     yield f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}"
     yield "export PYTHONSAFEPATH=1"
+    # srun would empty the log at each new start.
+    yield "export SLURM_OPEN_MODE=append"
