@@ -83,16 +83,21 @@ _GPUS = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
 
 _SACCT = """\
 #!/bin/sh
-jobs=
+# Understands only --parsable2, and the fields below.
+header=yes
 while [ $# -gt 0 ]; do
   case $1 in
     -j | --jobs) jobs=$jobs,$2; shift ;;
-    --jobs=*) jobs=$jobs,${1#--jobs=} ;;
+    --jobs=*) jobs=$jobs,${1#*=} ;;
+    -o | --format) fields=$2; shift ;;
+    --format=*) fields=${1#*=} ;;
+    -n | --noheader) header= ;;
   esac
   shift
 done
-echo 'JobID|State|NodeList'
-exec squeue --noheader --array --all --states all --jobs "${jobs#,}" --format '%i|%T|%N'
+format=$(echo "$fields" | sed 's/JobID/%i/; s/State/%T/; s/NodeList/%N/; s/,/|/g')
+if [ "$header" ]; then echo "$fields" | tr , '|'; fi
+exec squeue --noheader --array --all --states all --jobs "${jobs#,}" --format "$format"
 """
 
 
@@ -172,12 +177,13 @@ class SlurmCluster:
         return dict(line.split() for line in listing.splitlines())
 
     def kill_node(self, name: str) -> None:
-        """What a power cut does: the node and all that runs on it are gone without a word.
+        """What a power cut does: the node and all that runs on it are gone without a word; jobs are requeued.
 
-        Slurm notices when the node is started again, or after about half a minute.
+        Slurm would notice it after half a minute, but is told at once.
         """
         self._kill(f"SLURM_CONF={self._configuration}", f"SLURMD_NODENAME={name}")
         self._daemons.pop(name).wait()
+        self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
 
     def start_node(self, name: str) -> None:
         """Start a node that was killed, and wait until it takes jobs."""
@@ -247,14 +253,14 @@ class SlurmCluster:
     def _kill(self, *marks: str) -> None:
         """Kill all processes that were started with these environment variables, and what they start meanwhile."""
         wanted = {mark.encode() for mark in marks}
-        while found := [pid for pid, variables in _processes() if wanted <= variables]:
+        while found := [pid for pid, variables in processes() if wanted <= variables]:
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(_POLL_SECONDS)
 
 
-def _processes() -> Iterator[tuple[int, set[bytes]]]:
+def processes() -> Iterator[tuple[int, set[bytes]]]:
     """All processes that run and can be looked at, but this one, with the environment they were started with."""
     for folder in Path("/proc").glob("[0-9]*"):
         # It may end at any time, or belong to somebody else.
