@@ -14,8 +14,10 @@ TORCH_LEFT_OUT = RUNNER | {"manifest", "doctor"}
 COMMAND_LINE = {
     "cli",
     "cli_baselines",
+    "cli_cluster",
     "cli_compare",
     "cli_data",
+    "cli_doctor",
     "cli_export",
     "cli_new",
     "cli_options",
@@ -27,6 +29,7 @@ COMMAND_LINE = {
     "doctor",
     "new_agent",
     "progress",
+    "retry",
 }
 HEAVY = {
     *("numpy", "scipy", "torch", "dm_control", "mujoco", "metaworld", "gymnasium"),
@@ -134,8 +137,10 @@ def test_every_rule_still_has_something_to_check() -> None:
     [
         "cli.py",
         "cli_baselines.py",
+        "cli_cluster.py",
         "cli_compare.py",
         "cli_data.py",
+        "cli_doctor.py",
         "cli_export.py",
         "cli_new.py",
         "cli_options.py",
@@ -152,8 +157,10 @@ def test_the_start_of_the_command_line_imports_nothing_heavy(module: str) -> Non
     assert {name.split(".")[1] for name in names if name.startswith("urlbench.")} <= {
         *(
             "cli_baselines",
+            "cli_cluster",
             "cli_compare",
             "cli_data",
+            "cli_doctor",
             "cli_export",
             "cli_new",
             "cli_options",

@@ -14,6 +14,7 @@ from urlbench.cli_baselines import app as baselines_app, import_results
 from urlbench.cli_cluster import RunAgentOption, RunPresetOption, RunSuiteOption, cancel, retry, submission
 from urlbench.cli_compare import compare
 from urlbench.cli_data import app as data_app
+from urlbench.cli_doctor import doctor
 from urlbench.cli_export import export
 from urlbench.cli_new import app as new_app
 from urlbench.cli_options import (
@@ -62,6 +63,7 @@ app.add_typer(data_app)
 app.add_typer(baselines_app)
 app.command("import")(import_results)
 app.command()(compare)
+app.command()(doctor)
 app.command()(export)
 app.command()(cancel)
 app.command()(retry)
@@ -343,21 +345,6 @@ def report(
     print("report:")
     for file in files:
         print(f"  {file}")
-
-
-@app.command()
-def doctor(runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
-    """Check this machine: versions, devices, room, and one step of an environment."""
-    from urlbench.doctor import run_checks
-
-    checks = []
-    for check in run_checks(runs):
-        checks.append(check)
-        if not as_json:
-            print(f"{check.result:<8} {check.name}: {check.detail}", flush=True)
-    if as_json:
-        _print_json([check.model_dump(mode="json") for check in checks])
-    raise typer.Exit(1 if any(check.result == "failed" for check in checks) else 0)
 
 
 def _request(

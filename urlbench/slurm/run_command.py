@@ -122,7 +122,7 @@ def run_on_slurm(plan: Plan, root: Path, profile: Profile, *, retry_failed: bool
     Raises:
         UserError: if Slurm does not answer or refuses, or a folder cannot be used.
     """
-    _check_path(root)
+    check_path(root)
     records = Records(root)
     with records.lock():
         standing = stand(plan, root, retry_failed=retry_failed)
@@ -145,7 +145,7 @@ def run_on_slurm(plan: Plan, root: Path, profile: Profile, *, retry_failed: bool
     return _summarise(standing, submitted, root)
 
 
-def _check_path(root: Path) -> None:
+def check_path(root: Path) -> None:
     """UserError for a runs folder whose name Slurm, submitit or Python would take apart."""
     for character, who in (("%", "Slurm"), (":", "Python"), ("\n", "a batch script")):
         if character in str(root):

@@ -57,7 +57,7 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
     except (FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
         records.remove(record.name)
         raise UserError(
-            f"sbatch refused {len(record.elements)} {record.phase} jobs: {_reason(error)}; mend that, then run the "
+            f"sbatch refused {len(record.elements)} {record.phase} jobs: {refusal(error)}; mend that, then run the "
             "same command again: what was submitted before stays submitted"
         ) from error
     submitted = record.model_copy(update={"slurm_id": str(jobs[0].job_id).partition("_")[0]})
@@ -65,7 +65,7 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
     return submitted
 
 
-def _reason(error: Exception) -> str:
+def refusal(error: Exception) -> str:
     """What sbatch wrote, without the parts that submitit adds."""
     lines = [line.strip() for line in str(error).splitlines() if "sbatch: error" in line]
     return "; ".join(line.removeprefix("sbatch: error:").strip() for line in lines) or str(error).strip()
