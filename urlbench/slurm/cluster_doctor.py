@@ -8,14 +8,12 @@ import fcntl
 import json
 import secrets
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedSubmissionError
 
 from urlbench.check import Check
 from urlbench.durable import explained, write_atomic
@@ -26,7 +24,7 @@ from urlbench.slurm.profile import PHASES, Profile
 from urlbench.slurm.queue import call
 from urlbench.slurm.records import ArrayRecord, Records
 from urlbench.slurm.run_command import check_path
-from urlbench.slurm.submission import parameters, refusal
+from urlbench.slurm.submission import REFUSALS, parameters, refusal
 
 _COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 _AGAIN = "run the doctor again"
@@ -230,7 +228,7 @@ def _submit(profile: Profile, records: Records, folder: Path) -> str:
     executor.update_parameters(**parameters(record, code))
     try:
         job = executor.submit(Probe(folder, records.root, token, digest, installed(), profile))
-    except (FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
+    except REFUSALS as error:
         raise UserError(f"sbatch refused it: {refusal(error)}; correct the profile, then {_AGAIN}.") from error
     return str(job.job_id)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedSubmissionError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from urlbench.errors import UserError
 from urlbench.slurm.element import Element
@@ -17,6 +17,8 @@ from urlbench.slurm.records import ArrayRecord, Records
 
 # submitit counts announced ends of a slot and gives up at a limit; a run is requeued as often as its budget needs.
 _NEVER = 10**9
+# What submitit raises when sbatch fails, answers something else, or is not there.
+REFUSALS = (FailedJobError, FailedSubmissionError, subprocess.SubprocessError, OSError)
 
 
 def dependency_text(dependency: Dependency, parents: ArrayRecord, slurm_id: str | None = None) -> str:
@@ -54,7 +56,7 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
             jobs = [
                 executor.submit(Element(str(records.root), record.name, index)) for index in range(len(record.elements))
             ]
-    except (FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
+    except REFUSALS as error:
         records.remove(record.name)
         raise UserError(
             f"sbatch refused {len(record.elements)} {record.phase} jobs: {refusal(error)}; mend that, then run the "
