@@ -77,7 +77,7 @@ def group(
     sizes = {**sizes, **{array.name: len(array.packs) for array in first}}
     first_ids = {job.id for array in first for pack in array.packs for job in pack}
     children = [job for job in jobs if job.id not in first_ids]
-    return [*first, *_after_parents(children, places, sizes, runs_per_element, names)]
+    return [*first, *_after_parents(children, places, sizes, runs_per_element, most_elements, names)]
 
 
 def _without_parent(jobs: Sequence[Job], queued: Mapping[str, Place]) -> list[Job]:
@@ -109,19 +109,28 @@ def _cut(packs: Sequence[Pack], most: int, names: Iterator[str]) -> list[ArrayPl
 
 
 def _after_parents(
-    jobs: Sequence[Job], places: Mapping[str, Place], sizes: Mapping[str, int], most: int, names: Iterator[str]
+    jobs: Sequence[Job],
+    places: Mapping[str, Place],
+    sizes: Mapping[str, int],
+    most_runs: int,
+    most_elements: int,
+    names: Iterator[str],
 ) -> Iterator[ArrayPlan]:
     """Arrays that wait for their parents, element by element where all elements of the parents' array have a child."""
-    behind: dict[str, dict[int, list[Pack]]] = defaultdict(lambda: defaultdict(list))
-    for pack in _packs(jobs, most, places):
-        assert pack[0].spec.parent is not None, "a run without a parent waits for nothing"
-        place = places[pack[0].spec.parent]
-        behind[place.array][place.element].append(pack)
-    for array, by_index in behind.items():
-        whole = min((len(by_index[index]) for index in range(sizes[array])), default=0)
+    behind: dict[tuple[str, Phase], dict[int, list[Pack]]] = defaultdict(lambda: defaultdict(list))
+    for pack in _packs(jobs, most_runs, places):
+        spec = pack[0].spec
+        assert spec.parent is not None, "a run without a parent waits for nothing"
+        place = places[spec.parent]
+        behind[place.array, spec.phase][place.element].append(pack)
+    for (array, phase), by_index in behind.items():
+        size = sizes[array]
+        # The parents may have been submitted under a higher limit than today's.
+        whole = min(len(by_index[index]) for index in range(size)) if size <= most_elements else 0
         for layer in range(whole):
-            packs = tuple(by_index[index][layer] for index in range(sizes[array]))
-            yield ArrayPlan(next(names), packs[0][0].spec.phase, packs, Dependency("aftercorr", array, None))
+            packs = tuple(by_index[index][layer] for index in range(size))
+            yield ArrayPlan(next(names), phase, packs, Dependency("aftercorr", array, None))
         for index, packs_of_one in by_index.items():
-            if rest := tuple(packs_of_one[whole:]):
-                yield ArrayPlan(next(names), rest[0][0].spec.phase, rest, Dependency("afterok", array, index))
+            for start in range(whole, len(packs_of_one), most_elements):
+                rest = tuple(packs_of_one[start : start + most_elements])
+                yield ArrayPlan(next(names), phase, rest, Dependency("afterok", array, index))
