@@ -6,6 +6,7 @@ cluster_probe.py.
 
 import fcntl
 import json
+import os
 import secrets
 import shutil
 import time
@@ -49,7 +50,11 @@ def run_cluster_checks(profile: Profile, root: Path, wait: float) -> Iterator[Ch
         )
         yield Check(name="commands", result="failed", detail=detail)
         return
-    yield Check(name="commands", result="ok", detail=", ".join(_COMMANDS))
+    if job := os.environ.get("SLURM_JOB_ID"):
+        detail = f"called inside job {job}, whose settings would reach the jobs that are submitted; leave it first"
+        yield Check(name="commands", result="warning", detail=detail)
+    else:
+        yield Check(name="commands", result="ok", detail=", ".join(_COMMANDS))
     try:
         configuration = _configuration()
         partitions = _partitions()
@@ -188,19 +193,28 @@ def _job(profile: Profile, root: Path, wait: float) -> Iterator[Check]:
             )
             state = _wait(folder, job_id, wait)
     except UserError as error:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder, records, created)
         yield Check(name="job", result="failed", detail=str(error))
         return
     checks = list(_findings(folder, job_id, state, wait))
     yield from checks
-    if any(check.result == "failed" for check in checks):
+    if any(check.result == "failed" for check in checks) and _log(folder, job_id).exists():
         yield Check(name="job", result="warning", detail=f"its files are kept; remove them when all is well: {folder}")
-        return
+    else:
+        _remove(folder, records, created)
+
+
+def _remove(folder: Path, records: Records, created: bool) -> None:
+    """Remove the files of the probe, and folders that were only made for it."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # only if nothing else is in them
         records.folder.rmdir()
         if created:
-            root.rmdir()
+            records.root.rmdir()
+
+
+def _log(folder: Path, job_id: str) -> Path:
+    return folder / "log" / f"{job_id}_0_log.out"
 
 
 def _submit(profile: Profile, records: Records, folder: Path) -> str:
@@ -266,13 +280,13 @@ def _findings(folder: Path, job_id: str, state: str, wait: float) -> Iterator[Ch
         state: its last one; "" if it has ended by itself.
         wait: seconds that it had.
     """
-    log = folder / "log" / f"{job_id}_0_log.out"
-    late = f"not within {wait:.0f} s: {state}; it was cancelled, give it more time with --wait"
+    log = _log(folder, job_id)
+    late = f"within {wait:.0f} s: {state}; it was cancelled, give it more time with --wait"
     if not (folder / FOUND).exists():
         if state.startswith("PENDING"):
-            detail = f"{job_id} did not start, {late}"
+            detail = f"{job_id} did not start {late}"
         elif state:
-            detail = f"{job_id} did not end its checks, {late}, or see {log}"
+            detail = f"{job_id} did not end its checks {late}, or see {log}"
         elif log.exists():
             detail = f"{job_id} ended before its checks did; see {log}"
         else:
@@ -288,7 +302,7 @@ def _findings(folder: Path, job_id: str, state: str, wait: float) -> Iterator[Ch
         detail = f"announced, and queued again; restart {second['restarts']} on {second['host']}"
         yield Check(name="end of a slot", result="ok", detail=detail)
     elif state:
-        yield Check(name="end of a slot", result="failed", detail=f"announced, but not started again, {late}")
+        yield Check(name="end of a slot", result="failed", detail=f"announced, but not started again {late}")
     else:
         detail = f"announced, but the job could not be queued again; see {log}"
         yield Check(name="end of a slot", result="failed", detail=detail)
