@@ -15,8 +15,9 @@ log = Path(os.environ["STUB_LOG"])
 
 
 def note(event: str) -> None:
-    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LP_NUM_THREADS")
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LP_NUM_THREADS", "TMPDIR")
     row = {"event": event, "run": str(folder), "time": time.monotonic(), "arguments": sys.argv[1:]}
+    row["TMPDIR_exists"] = Path(os.environ.get("TMPDIR", "")).is_dir()
     with log.open("a") as file:
         file.write(json.dumps(row | {name: os.environ.get(name) for name in names}) + "\n")
 

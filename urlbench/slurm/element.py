@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,8 @@ from urlbench.worker import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 # Told to stop by Slurm itself, an element waits to be ended; what it would say itself counts as a failure.
 _UNTIL_SLURM_ENDS_US = 600.0
 _ORPHAN_SECONDS = 60.0
+# Of the time that was announced; in the rest the element has to be queued again, or Slurm ends it for good.
+_SHARE_TO_SAVE = 0.8
 _MOST_STARTS_WITHOUT_PROGRESS = 10
 
 
@@ -47,13 +48,14 @@ class Element:
 
     def __init__(self, root: str, name: str, index: int) -> None:
         self._arguments = (root, name, str(index))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: int | None = None
 
     def __call__(self) -> None:
         """Run the element to its end; RuntimeError if nothing of it is done then."""
-        self._process = subprocess.Popen([sys.executable, "-m", "urlbench.slurm.element", *self._arguments])
-        _wait(self._process.pid)
-        code = self._process.wait()
+        command = [sys.executable, "-m", "urlbench.slurm.element", *self._arguments]
+        # Nobody reaps it: preempted, it is told to stop by Slurm and may have ended when `checkpoint` asks for it.
+        self._child = os.posix_spawn(sys.executable, command, os.environ)
+        code = _wait(self._child)
         if code in (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGUSR2):
             time.sleep(_UNTIL_SLURM_ENDS_US)
         if code != EXIT_DONE:
@@ -62,21 +64,20 @@ class Element:
     def checkpoint(self) -> DelayedSubmission | None:
         """Save and end; the submission that is queued again, None if the element has failed by itself.
 
-        Called in a signal handler, in the middle of `__call__`: Popen's own methods to wait would lock each other out.
+        Called in a signal handler, in the middle of `__call__`: methods to wait that take a lock would never get it.
         """
-        process = self._process
-        if process is not None:
-            os.kill(process.pid, signal.SIGTERM)
-            if _wait(process.pid) == EXIT_FAILED:
+        if self._child is not None:
+            os.kill(self._child, signal.SIGTERM)
+            if _wait(self._child) == EXIT_FAILED:
                 return None
         return DelayedSubmission(Element(self._arguments[0], self._arguments[1], int(self._arguments[2])))
 
 
-def _wait(pid: int) -> int | None:
-    """The exit code of a child once it has ended; None if it ended by a signal. The child is left to be reaped."""
+def _wait(pid: int) -> int:
+    """The exit code of a child once it has ended, a signal as a negative number; it may be asked for again."""
     result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert result is not None, "a call that blocks has a result"
-    return result.si_status if result.si_code == os.CLD_EXITED else None
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -96,27 +97,29 @@ def main(arguments: Sequence[str]) -> int:
                 _fail(job, directory, refusal)
             raise UserError(refusal)
         with _scratch(record.profile):
-            return _run(record.profile, root, jobs)
+            return _run(record, root, jobs)
     except UserError as error:
         print(error, flush=True)
         return EXIT_FAILED
 
 
-def _run(profile: Profile, root: Path, jobs: Sequence[Job]) -> int:
+def _run(record: ArrayRecord, root: Path, jobs: Sequence[Job]) -> int:
+    profile = record.profile
     options = ExecutorOptions(
         workers=len(jobs),
         threads=profile.threads,
         device=profile.device,
         gpus=() if profile.device == "cpu" else visible_gpus(),
         env_workers=profile.env_workers,
-        grace_seconds=profile.signal_seconds,
+        grace_seconds=_SHARE_TO_SAVE * profile.signal_seconds,
     )
     plan = Plan(jobs=tuple(jobs))
     # After a lost node, or a requeueing by hand, the process of before may still be saving.
     wait_for_orphans(plan, root, _ORPHAN_SECONDS)
     for job in jobs:
         directory = RunDirectory(root / job.path)
-        if not directory.done_file.exists() and (starts := _starts_without_progress(directory)) is not None:
+        starts = _starts_without_progress(directory, record.submitted)
+        if starts >= _MOST_STARTS_WITHOUT_PROGRESS and not directory.done_file.exists():
             _fail(
                 job,
                 directory,
@@ -163,11 +166,10 @@ def digest_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
 
 
-def _starts_without_progress(directory: RunDirectory) -> int | None:
-    """How often in a row the run was started at the same place, if that is too often."""
-    starts = [row["from_progress"] for row in reversed(read_jsonl(directory.attempts_file)) if "started" in row]
-    same = sum(1 for _ in takewhile(lambda progress: progress == starts[0], starts))
-    return same if same >= _MOST_STARTS_WITHOUT_PROGRESS else None
+def _starts_without_progress(directory: RunDirectory, since: float) -> int:
+    """How often in a row the run was started at the same place, of the starts after `since`, a unix time."""
+    rows = [row for row in read_jsonl(directory.attempts_file) if row.get("started", 0.0) > since]
+    return sum(1 for _ in takewhile(lambda row: row["from_progress"] == rows[-1]["from_progress"], reversed(rows)))
 
 
 def _fail(job: Job, directory: RunDirectory, message: str) -> None:
