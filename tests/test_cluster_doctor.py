@@ -351,7 +351,7 @@ def test_a_node_that_is_ready(node: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ("changes", "problem"),
     [
         ({"token": "x"}, "failed node shared folder: .* is another one here; give --runs a folder on a disk that all"),
-        ({"code": "x"}, "failed node code: another urlbench than was submitted, .*; do not change PYTHONPATH"),
+        ({"code": "x"}, "failed node code: another urlbench than was submitted, .*; see what the setup lines"),
         (
             {"packages": PACKAGES | {"torch": "2.1"}},
             r"failed node packages: other versions: torch 2.13.0 \(submitted with 2.1\); let",

@@ -127,7 +127,7 @@ class Probe:
         running = (code_snapshot() or {}).get("sha256")
         if running == self._code:
             return Check(name=name, result="ok", detail=f"urlbench {__version__}, the copy that was submitted")
-        detail = f"another urlbench than was submitted, {__version__}; do not change PYTHONPATH in the profile's setup"
+        detail = f"another urlbench than was submitted, {__version__}; see what the setup lines of the profile do"
         return Check(name=name, result="failed", detail=detail)
 
     def _same_packages(self, name: str) -> Check:
