@@ -190,7 +190,7 @@ def test_what_a_cluster_does_worse_than_others_is_a_warning(
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     found = problems(diagnose(tmp_path))
     assert [line.partition(";")[0] for line in found] == [
-        "warning commands: called inside job 12, whose settings would reach the jobs that are submitted",
+        "warning commands: called inside job 12, whose variables would reach the jobs that are submitted",
         "warning requeueing: off unless a job asks for it, as those of urlbench do (JobRequeue=0), KillWait 30 sec",
         "warning preemption: CANCEL (preempt/qos): preempted jobs are cancelled",
         "warning accounting: none: how a lost job ended is only known from its log",
@@ -277,6 +277,12 @@ def test_what_is_wrong_on_the_node_keeps_the_files(fake: FakeSlurm, tmp_path: Pa
     found = problems(diagnose(tmp_path))
     assert found[0] == "failed node GPUs: none"
     assert "its files are kept" in found[1]
+
+
+def test_a_wait_without_a_cluster_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["doctor", "--wait", "5"])
+    assert "--wait is for the job of --cluster; add that, or leave --wait away." in capsys.readouterr().err
 
 
 def test_the_command_ends_with_1_if_something_failed(
@@ -384,6 +390,17 @@ def test_gpus_that_torch_cannot_use_are_told(node: Path, monkeypatch: pytest.Mon
 def test_a_node_on_which_urlbench_does_not_run_gives_the_last_line(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, "", gpus="2", error="Traceback\nImportError: libcuda.so")
     assert problems(look(node)) == ["failed node doctor: urlbench does not run on the node: ImportError: libcuda.so"]
+
+
+def test_a_node_on_which_urlbench_hangs_is_told(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+        raise subprocess.TimeoutExpired(command, seconds)
+
+    monkeypatch.setattr(cluster_probe, "_run", hang)
+    found = problems(look(node, "resources: {slot: 4h}"))
+    assert found == [
+        "failed node doctor: urlbench did not come to an end on the node within 240 s; see whether it is overloaded"
+    ]
 
 
 def test_the_probe_asks_to_be_told_once_and_says_when_it_is_back(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:

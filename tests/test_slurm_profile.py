@@ -1,5 +1,6 @@
 """Profiles of clusters: what is read, and how each mistake is told."""
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         UserError, match=r"cannot read the cluster profile .*none\.yaml.*No such file.*; check --cluster"
     ):
         load_profile(tmp_path / "none.yaml")
+
+
+def test_the_profile_of_the_guide_is_valid(tmp_path: Path) -> None:
+    guide = (EXAMPLE.parent / "slurm.md").read_text(encoding="utf-8")
+    block = guide.partition("    # cluster.yaml\n")[2].partition("\n\n")[0]
+    profile = load(tmp_path, textwrap.dedent(block))
+    assert [profile.for_phase(phase).slot_minutes for phase in PHASES] == [1440, 240, 240]
 
 
 def test_the_example_shows_every_key_and_is_valid() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from urlbench.cli_options import JsonOption, RunsOption
+from urlbench.errors import UserError
 
 
 def doctor(
@@ -14,11 +15,15 @@ def doctor(
     cluster: Annotated[
         Path | None, typer.Option("--cluster", help="Check the cluster of this YAML profile instead, with a short job.")
     ] = None,
-    wait: Annotated[int, typer.Option("--wait", help="Seconds that the job of --cluster may take.", min=1)] = 300,
+    wait: Annotated[
+        int | None, typer.Option("--wait", help="Seconds that the job of --cluster may take [default: 300]", min=1)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check this machine (versions, devices, room, one step of an environment), or a cluster."""
     if cluster is None:
+        if wait is not None:
+            raise UserError("--wait is for the job of --cluster; add that, or leave --wait away.")
         from urlbench.doctor import run_checks
 
         found = run_checks(runs)
@@ -27,7 +32,7 @@ def doctor(
         from urlbench.slurm.cluster_doctor import run_cluster_checks
         from urlbench.slurm.profile import load_profile
 
-        found = run_cluster_checks(load_profile(cluster), check_folder(runs), wait)
+        found = run_cluster_checks(load_profile(cluster), check_folder(runs), wait or 300)
     checks = []
     for check in found:
         checks.append(check)

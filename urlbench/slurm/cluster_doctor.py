@@ -51,7 +51,7 @@ def run_cluster_checks(profile: Profile, root: Path, wait: float) -> Iterator[Ch
         yield Check(name="commands", result="failed", detail=detail)
         return
     if job := os.environ.get("SLURM_JOB_ID"):
-        detail = f"called inside job {job}, whose settings would reach the jobs that are submitted; leave it first"
+        detail = f"called inside job {job}, whose variables would reach the jobs that are submitted; better leave it"
         yield Check(name="commands", result="warning", detail=detail)
     else:
         yield Check(name="commands", result="ok", detail=", ".join(_COMMANDS))

@@ -173,7 +173,14 @@ class Probe:
     def _doctor(self) -> Iterator[Check]:
         """What `urlbench doctor` says of the node."""
         command = [sys.executable, "-m", "urlbench", "doctor", "--runs", str(self._root), "--json"]
-        done = _run(command, _LONGEST_DOCTOR)
+        try:
+            done = _run(command, _LONGEST_DOCTOR)
+        except subprocess.TimeoutExpired:
+            detail = (
+                f"urlbench did not come to an end on the node within {_LONGEST_DOCTOR} s; see whether it is overloaded"
+            )
+            yield Check(name="node doctor", result="failed", detail=detail)
+            return
         try:
             found: list[dict[str, Any]] = json.loads(done.stdout)
         except json.JSONDecodeError:
