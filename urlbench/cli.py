@@ -296,7 +296,8 @@ def report(
     runs: RunsOption = Path("runs"),
     preset: PresetOption = "paper",
     agents: Annotated[
-        list[str] | None, typer.Option("--agents", help=f"Agents and baseline:NAME[/AGENT], in this order. {MANY}")
+        list[str] | None,
+        typer.Option("--agents", help=f"Agents, baseline:NAME and baseline:NAME/AGENT, in this order. {MANY}"),
     ] = None,
     domains: DomainOption = None,
     tasks: TaskOption = None,
