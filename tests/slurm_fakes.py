@@ -29,6 +29,7 @@ _SCRIPTS = {
     "sbatch": """
 id=$(($(ls submitted | wc -l) + {first_id}))
 if [ -e accepts ] && [ $id -ge $(cat accepts) ]; then echo 'sbatch: error: Job limit reached' >&2; exit 1; fi
+if [ -e before ]; then . ./before; fi
 cp "$1" submitted/$id.sh
 name=$(sed -n 's/^#SBATCH --job-name=//p' "$1")
 reason=Priority
@@ -37,7 +38,7 @@ last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
 for index in $(if [ "$last" ]; then seq 0 $last; else echo N/A; fi); do
     echo "$id|$index|PENDING|$reason|$name" >> queue
 done
-if [ -e killer ]; then sh killer; fi
+if [ -e after ]; then . ./after; fi
 echo "Submitted batch job $id"
 """,
     "squeue": "cat queue\n",
@@ -63,17 +64,28 @@ class FakeSlurm:
             self.write(name, "")
         self.write("config", "Configuration data as of today\nMaxArraySize            = 1001\nMaxJobCount = 10000\n")
         for program, body in _SCRIPTS.items():
-            script = self._folder / "bin" / program
-            head = _HEAD.replace("{folder}", shlex.quote(str(self._folder)))
-            script.write_text(head + body.replace("{first_id}", str(FIRST_ID)))
-            script.chmod(0o755)
+            self.script(program, body)
         monkeypatch.setenv("PATH", str(self._folder / "bin"))
         # The copy of the package takes a second; test_code_snapshot.py has it.
         monkeypatch.setattr(run_command, "take_snapshot", lambda folder: (CODE, DIGEST))
 
     def write(self, name: str, text: str) -> None:
-        """Say what a script is to answer: `queue`, `config`, `accounting`, or `PROGRAM.refusal` to fail."""
+        """Say what a script answers: `queue`, `config`, `accounting`, or `PROGRAM.refusal` to fail with these words.
+
+        `before` and `after` are shell lines of sbatch, before and after the array is in the queue.
+        """
         (self._folder / name).write_text(text)
+
+    def script(self, program: str, body: str) -> None:
+        """Let a program be these shell lines."""
+        script = self._folder / "bin" / program
+        head = _HEAD.replace("{folder}", shlex.quote(str(self._folder)))
+        script.write_text(head + body.replace("{first_id}", str(FIRST_ID)))
+        script.chmod(0o755)
+
+    def read(self, name: str) -> str:
+        """What a script has written."""
+        return (self._folder / name).read_text()
 
     def forget(self, name: str) -> None:
         """Remove what `write` wrote."""

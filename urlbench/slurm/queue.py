@@ -1,9 +1,9 @@
 """What Slurm says about our jobs: one call of squeue, and where that is silent, one of sacct."""
 
-import getpass
+import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,11 +62,13 @@ class Queue:
     @classmethod
     def look(cls) -> "Queue":
         """Ask squeue once for all jobs of this user; UserError if it does not answer."""
-        text = call("squeue", "--noheader", "--array", f"--user={getpass.getuser()}", f"--format={_FORMAT}")
+        text = call("squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={_FORMAT}")
         entries = {}
         for line in text.splitlines():
-            array, index, state, reason, name = line.strip().split("|", 4)
-            if name.startswith(NAME_PREFIX):
+            fields = line.strip().split("|", 4)
+            # Jobs of others may have any name, also of several lines.
+            if len(fields) == 5 and fields[4].startswith(NAME_PREFIX):
+                array, index, state, reason, name = fields
                 job_id = f"{array}_{index}" if index.isdigit() else array
                 entries[Place(name, int(index) if index.isdigit() else 0)] = Entry(job_id, state, reason)
         return cls(entries)
@@ -89,8 +91,7 @@ def ended(records: Records, paths: Sequence[str]) -> dict[str, str]:
     """
     places = latest_places(records.all())
     asked = {path: places[path] for path in paths if path in places and places[path][0].slurm_id is not None}
-    ids = {record.job_id(place.element) for record, place in asked.values()}
-    states = _accounted(sorted(ids)) if ids else {}
+    states = _accounted({str(record.slurm_id) for record, _ in asked.values()}) if asked else {}
     reasons = {}
     for path, (record, place) in asked.items():
         job_id = record.job_id(place.element)
@@ -100,10 +101,11 @@ def ended(records: Records, paths: Sequence[str]) -> dict[str, str]:
     return reasons
 
 
-def _accounted(ids: Sequence[str]) -> dict[str, str]:
-    """States of jobs, by id; empty on a cluster without accounting."""
+def _accounted(arrays: Iterable[str]) -> dict[str, str]:
+    """States of the elements of these arrays, by their ids; empty on a cluster without accounting."""
+    ids = ",".join(sorted(arrays))
     try:
-        text = call("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", "-j", ",".join(ids))
+        text = call("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", f"--jobs={ids}")
     except UserError:
         return {}
     rows = (line.partition("|") for line in text.splitlines())
@@ -125,8 +127,10 @@ def call(program: str, *arguments: str) -> str:
         UserError: if there is no such program, or it fails or does not answer.
     """
     command = [program, *arguments]
+    # Defaults that users give to their own calls would hide jobs from ours.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS, env=environment)
     except FileNotFoundError as error:
         raise UserError(
             f"{program} is not on PATH; run this on a machine of the cluster, or load its module."

@@ -52,11 +52,10 @@ class ArrayRecord(Spec):
         """False for a single element, which is submitted as a plain job."""
         return len(self.elements) > 1
 
-    def job_id(self, index: int, slurm_id: str | None = None) -> str:
-        """Slurm's name for an element: `1234_5`, or `1234` for a plain job; `slurm_id` if sbatch never answered."""
-        array = self.slurm_id or slurm_id
-        assert array is not None, f"{self.name} has no job id"
-        return f"{array}_{index}" if self.is_array else array
+    def job_id(self, index: int) -> str:
+        """Slurm's name for an element: `1234_5`, or `1234` for a plain job."""
+        assert self.slurm_id is not None, f"{self.name} has no job id"
+        return f"{self.slurm_id}_{index}" if self.is_array else self.slurm_id
 
 
 class Records:

@@ -14,7 +14,7 @@ from urlbench.slurm.grouping import ArrayPlan, Place, group
 from urlbench.slurm.profile import Profile
 from urlbench.slurm.queue import Entry, Queue, call
 from urlbench.slurm.records import ArrayRecord, Records, new_names, record_of
-from urlbench.slurm.submission import dependency_text, submit
+from urlbench.slurm.submission import adopt, dependency_text, submit
 from urlbench.store import RunDirectory, queued_status
 from urlbench.types import Job, Plan
 
@@ -49,21 +49,37 @@ def stand(plan: Plan, root: Path, *, retry_failed: bool) -> Standing:
     executor = Executor(plan, root, ExecutorOptions(workers=1), retry_failed=retry_failed)
     executor.check_identities()
     records = Records(root).all()
-    queue = Queue.look().of_runs(records)
+    queue = {
+        path: found
+        for path, found in Queue.look().of_runs(records).items()
+        if not RunDirectory(root / path).done_file.exists()
+    }
     submitted: dict[str, Job] = {}
     obstacles: dict[str, str] = {}
     in_plan = {view.job.id: view for view in executor.views}
     for view in executor.views:
         job = view.job
-        if job.path in queue or view.state == "done":
+        if view.state == "done" or (job.path in queue and not _has_failed(root, job.path)):
             continue
-        reason = view.reason if view.state != "waiting" else _obstacle(job, root, in_plan, queue, submitted)
+        if job.path in queue:
+            job_id = queue[job.path][1].job_id
+            reason = view.reason or f"it has failed, and its job {job_id} is still in the queue; try again after that"
+        elif view.state == "waiting":
+            reason = _obstacle(job, root, in_plan, queue, submitted)
+        else:
+            reason = view.reason or "no reason given"
         if reason:
             obstacles[job.path] = reason
         else:
             submitted[job.id] = job
     sizes = {record.name: len(record.elements) for record in records}
     return Standing(executor.views, queue, list(submitted.values()), obstacles, sizes)
+
+
+def _has_failed(root: Path, path: str) -> bool:
+    """True if a run has failed; the others of its element may still be in the queue."""
+    status = RunDirectory(root / path).read_status()
+    return status is not None and status.state == "failed"
 
 
 def _obstacle(
@@ -75,14 +91,16 @@ def _obstacle(
 ) -> str:
     """Why a job cannot be submitted; "" if it can."""
     parent, path = job.spec.parent, job.parent_path
-    if parent is None or path is None or path in queue or parent in submitted:
+    if parent is None or path is None or parent in submitted or (path in queue and not _has_failed(root, path)):
         return ""
     view = in_plan.get(parent)
     status = RunDirectory(root / path).read_status()
     if status is not None and status.state == "done":
         return ""
+    if status is not None and status.state == "failed":
+        return f"its pretraining {path} has failed"
     if view is not None:
-        return f"its pretraining {path} {'has failed' if view.state == 'failed' else f'is {view.state}: {view.reason}'}"
+        return f"its pretraining {path} is {view.state}: {view.reason}"
     state = "does not exist" if status is None else f"is {status.state}"
     return f"its pretraining {path} {state}; run it with --phase all"
 
@@ -109,8 +127,8 @@ def max_array_size() -> int:
     """The most elements that an array may have on this cluster."""
     for line in call("scontrol", "show", "config").splitlines():
         name, _, value = line.partition("=")
-        if name.strip() == "MaxArraySize" and value.strip().isdigit() and int(value) > 0:
-            return int(value)
+        if name.strip() == "MaxArraySize" and value.strip().isdigit():
+            return max(int(value), 1)  # 0 where there are no arrays, only plain jobs
     return _USUAL_MAX_ARRAY_SIZE
 
 
@@ -126,18 +144,18 @@ def run_on_slurm(plan: Plan, root: Path, profile: Profile, *, retry_failed: bool
     records = Records(root)
     with records.lock():
         standing = stand(plan, root, retry_failed=retry_failed)
+        known = {record.name: record for record in records.all()}
+        for place, entry in standing.queue.values():
+            if known[place.array].slurm_id is None:
+                known[place.array] = adopt(known[place.array], records, entry.job_id.partition("_")[0])
         submitted: list[ArrayRecord] = []
         if standing.to_submit:
             arrays = plan_arrays(standing, profile)
             _prepare(standing, root)
             code, digest = take_snapshot(records.folder / "code")
-            known = {record.name: record for record in records.all()}
-            ids = {place.array: entry.job_id.partition("_")[0] for place, entry in standing.queue.values()}
             for array in arrays:
-                dependency = None
-                if array.dependency is not None:
-                    name = array.dependency.array
-                    dependency = dependency_text(array.dependency, known[name], ids.get(name))
+                waits = array.dependency
+                dependency = None if waits is None else dependency_text(waits, known[waits.array])
                 record = submit(record_of(array, dependency, profile, digest, _plugins(array)), records, code)
                 known[record.name] = record
                 submitted.append(record)
@@ -191,7 +209,7 @@ def describe_array(array: ArrayPlan, profile: Profile, record: ArrayRecord | Non
 
 def _summarise(standing: Standing, submitted: Sequence[ArrayRecord], root: Path) -> int:
     done = sum(view.state == "done" for view in standing.views)
-    before = sum(view.job.path in standing.queue for view in standing.views)
+    before = sum(view.job.path in standing.queue.keys() - standing.obstacles.keys() for view in standing.views)
     failed = [view for view in standing.views if view.state == "failed" and view.job.path in standing.obstacles]
     for line in _obstacle_lines(standing):
         print(line)

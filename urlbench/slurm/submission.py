@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.core.utils import JobPaths, temporary_save_path
+from submitit.helpers import DelayedSubmission
 
 from urlbench.errors import UserError
 from urlbench.slurm.element import Element
@@ -17,23 +18,20 @@ from urlbench.slurm.records import ArrayRecord, Records
 
 # submitit counts announced ends of a slot and gives up at a limit; a run is requeued as often as its budget needs.
 _NEVER = 10**9
-# What submitit raises when sbatch fails, answers something else, or is not there.
-REFUSALS = (FailedJobError, FailedSubmissionError, subprocess.SubprocessError, OSError)
+# What submitit raises when sbatch fails or answers something else, or when a program is not there.
+REFUSALS = (RuntimeError, subprocess.SubprocessError, OSError)
 
 
-def dependency_text(dependency: Dependency, parents: ArrayRecord, slurm_id: str | None = None) -> str:
+def dependency_text(dependency: Dependency, parents: ArrayRecord) -> str:
     """A dependency in the words of sbatch.
 
     Args:
         dependency: on an element or on all elements of `parents`.
-        parents: the array that it names.
-        slurm_id: of that array, if its record does not know.
+        parents: the array that it names; it was submitted.
     """
     if dependency.kind == "aftercorr" and parents.is_array:
-        array = parents.slurm_id or slurm_id
-        assert array is not None, f"{parents.name} was not submitted"
-        return f"aftercorr:{array}"
-    return f"afterok:{parents.job_id(dependency.element or 0, slurm_id)}"
+        return f"aftercorr:{parents.slurm_id}"
+    return f"afterok:{parents.job_id(dependency.element or 0)}"
 
 
 def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
@@ -48,14 +46,11 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
         UserError: with Slurm's reason, if it refuses; the record is gone then.
     """
     records.write(record)
-    folder = records.log_folder(record.name)
-    executor = SlurmExecutor(folder, max_num_timeout=_NEVER)
-    executor.update_parameters(**parameters(record, code))
     try:
+        executor = SlurmExecutor(records.log_folder(record.name), max_num_timeout=_NEVER)
+        executor.update_parameters(**parameters(record, code))
         with executor.batch():
-            jobs = [
-                executor.submit(Element(str(records.root), record.name, index)) for index in range(len(record.elements))
-            ]
+            jobs = [executor.submit(_element(record, records, index)) for index in range(len(record.elements))]
     except REFUSALS as error:
         records.remove(record.name)
         raise UserError(
@@ -65,6 +60,30 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
     submitted = record.model_copy(update={"slurm_id": str(jobs[0].job_id).partition("_")[0]})
     records.write(submitted)
     return submitted
+
+
+def adopt(record: ArrayRecord, records: Records, slurm_id: str) -> ArrayRecord:
+    """Complete an array that Slurm has although its submitting command was killed: its id, and what its jobs load.
+
+    Args:
+        record: of an array without an id.
+        records: of the runs folder.
+        slurm_id: of the array in the queue.
+    """
+    adopted = record.model_copy(update={"slurm_id": slurm_id})
+    for index in range(len(record.elements)):
+        file = JobPaths(records.log_folder(record.name), adopted.job_id(index)).submitted_pickle
+        if not file.exists():
+            submission = DelayedSubmission(_element(record, records, index))
+            submission.set_timeout(record.profile.for_phase(record.phase).slot_minutes, _NEVER)
+            with temporary_save_path(file) as temporary:
+                submission.dump(temporary)
+    records.write(adopted)
+    return adopted
+
+
+def _element(record: ArrayRecord, records: Records, index: int) -> Element:
+    return Element(str(records.root), record.name, index)
 
 
 def refusal(error: Exception) -> str:
