@@ -25,7 +25,7 @@ NODE_CORES, NODE_MEMORY_MIB, NODE_GPUS = 4, 4000, 2
 # Where the daemons are, which is not on the PATH of ordinary users.
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 _PORTS = range(10_000, 32_000)
-_SECONDS, _POLL_SECONDS = 60.0, 0.05
+_SECONDS, _POLL_SECONDS = 60.0, 0.1
 
 _CONFIGURATION = """\
 ClusterName=test
@@ -191,10 +191,20 @@ class SlurmCluster:
         self._wait_for_node(name)
 
     def restart_controller(self, *, kill: bool = False) -> None:
-        """Start the controller again: it has saved its state or, with `kill`, forgets jobs that have just come."""
-        controller = self._daemons.pop("slurmctld")
-        controller.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        controller.wait(_SECONDS)
+        """Start the controller again; killed, it may have forgotten jobs of the last seconds."""
+        self._end_controller(signal.SIGKILL if kill else signal.SIGTERM)
+        self._start_controller()
+
+    @contextlib.contextmanager
+    def forgetful_controller(self) -> Iterator[None]:
+        """Kill the controller at the end, and have it forget the jobs that came within, as if it had not saved them."""
+        state, saved = self.folder / "state", self.folder / "saved"
+        self.restart_controller()
+        shutil.copytree(state, saved)
+        yield
+        self._end_controller(signal.SIGKILL)
+        shutil.rmtree(state)
+        saved.rename(state)
         self._start_controller()
 
     def wait_until(self, condition: Callable[[], object], what: str, timeout: float = _SECONDS) -> None:
@@ -234,6 +244,11 @@ class SlurmCluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _end_controller(self, number: signal.Signals) -> None:
+        controller = self._daemons.pop("slurmctld")
+        controller.send_signal(number)
+        controller.wait(_SECONDS)
 
     def _start_controller(self) -> None:
         self._start("slurmctld", "slurmctld", "-D", "-i")
