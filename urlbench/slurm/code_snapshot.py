@@ -3,7 +3,6 @@
 import compileall
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,13 +10,14 @@ from pathlib import Path
 
 import urlbench
 from urlbench.durable import explained
+from urlbench.errors import UserError
 from urlbench.manifest import SNAPSHOT_FILE, git_state
 
 _REMEDY = "run the same command again"
 
 
 def take_snapshot(folder: Path) -> tuple[Path, str]:
-    """Copy the package that is running to `folder`, or find the copy that is there.
+    """Copy the package that is running to `folder`, or find the copy that is there; one process at a time.
 
     Args:
         folder: of all copies; each is called by its digest.
@@ -26,20 +26,25 @@ def take_snapshot(folder: Path) -> tuple[Path, str]:
         The folder that PYTHONPATH has to name, and the digest: SHA-256 over the names and contents of all files.
 
     Raises:
-        UserError: if it cannot be written.
+        UserError: if it cannot be written, if the package is changed meanwhile, or if the copy was changed.
     """
     package = Path(urlbench.__file__).parent
     digest = _digest(package)
     target = folder / digest[:16]
     if (target / SNAPSHOT_FILE).exists():
+        if _digest(target / package.name) != digest:
+            raise UserError(f"{target} is not the copy of urlbench any more that it was; remove it, then {_REMEDY}")
         return target, digest
-    temporary = folder / f".{digest[:16]}.{os.getpid()}.tmp"
+    temporary = folder / f".{digest[:16]}.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in folder.glob(".*.tmp"):  # by a command that was killed
+            shutil.rmtree(left)
         for file in _files(package):
             copy = temporary / package.name / file.relative_to(package)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
+        if _digest(temporary / package.name) != digest:
+            raise UserError(f"{package} was changed while it was copied for the jobs; {_REMEDY}")
         # Many jobs start at once, and none of them should have to compile.
         compileall.compile_dir(temporary, quiet=2, stripdir=temporary, prependdir=target)
         description = {"sha256": digest, "git": git_state(), "source": str(package), "python": sys.executable}
