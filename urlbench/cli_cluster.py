@@ -61,8 +61,9 @@ def submission(
     runs_per_gpu: int | None,
     *,
     fail_fast: bool = False,
+    stored: "Profile | None" = None,
 ) -> Submission | None:
-    """What submits, or None for the local executor.
+    """What submits, or None for the local executor; the profile is `stored` where `cluster` names no other.
 
     Raises:
         UserError: for options that do not go together, or a wrong profile.
@@ -85,17 +86,14 @@ def submission(
             f"{' and '.join(given)} {'are' if len(given) > 1 else 'is'} for runs on this machine; with "
             "--executor slurm the cluster profile says array_parallelism, threads, env_workers and device."
         )
-    if cluster is None:
+    profile = stored if cluster is None else load_profile(cluster)
+    if profile is None:
         raise UserError("--executor slurm needs a profile of the cluster; give its YAML file with --cluster.")
-    return Submission(_packed(load_profile(cluster), runs_per_gpu))
-
-
-def _packed(profile: "Profile", runs_per_gpu: int | None) -> "Profile":
-    if runs_per_gpu is None:
-        return profile
-    if runs_per_gpu < 1:
-        raise UserError(f"--runs-per-gpu {runs_per_gpu} is too few; give at least 1.")
-    return profile.model_copy(update={"runs_per_gpu": runs_per_gpu})
+    if runs_per_gpu is not None:
+        if runs_per_gpu < 1:
+            raise UserError(f"--runs-per-gpu {runs_per_gpu} is too few; give at least 1.")
+        profile = profile.model_copy(update={"runs_per_gpu": runs_per_gpu})
+    return Submission(profile)
 
 
 def cancel(
@@ -118,7 +116,7 @@ def cancel(
     root = runs.resolve()
     paths = [run.path for run in overview.runs if run.cluster_job]
     if run_names:
-        named = {find_run(runs, name).path.resolve().relative_to(root).as_posix() for name in run_names}
+        named = {find_run(runs, name).read_job(root).path for name in run_names}
         paths = [path for path in paths if path in named]
     if overview.queue_problem:
         raise UserError(overview.queue_problem)
@@ -164,11 +162,9 @@ def retry(
     for plugin in dict.fromkeys(plugin for job in plan.jobs for plugin in job.plugins):
         load_plugin(plugin)
     root = runs.resolve()
-    profile = last_profile(root, plan) if executor != "local" and cluster is None else None
-    if profile is not None:
-        raise typer.Exit(Submission(_packed(profile, runs_per_gpu))(plan, root, "failed"))
-    chosen = executor or ("local" if cluster is None else "slurm")
-    submit = submission(chosen, cluster, workers, threads, device, env_workers, runs_per_gpu)
+    stored = last_profile(root, plan) if executor != "local" else None
+    chosen = executor or ("local" if cluster is None and stored is None else "slurm")
+    submit = submission(chosen, cluster, workers, threads, device, env_workers, runs_per_gpu, stored=stored)
     if submit is not None:
         raise typer.Exit(submit(plan, root, "failed"))
     options = default_options(workers, threads, device, env_workers=env_workers, runs_per_gpu=runs_per_gpu or 1)

@@ -84,6 +84,14 @@ def read_overview(
     Raises:
         UserError: if there is no such folder.
     """
+    overview = _read_files(root, suite, agents, preset)
+    return _with_queue(root, overview) if uses_cluster(root) else overview
+
+
+def _read_files(
+    root: Path, suite: str | None = None, agents: tuple[str, ...] = (), preset: str | None = None
+) -> Overview:
+    """What the run directories alone say."""
     if not root.is_dir():
         raise UserError(f"there is no runs folder {str(root)!r}; give another one with --runs, or start: urlbench run")
     runs, unreadable = [], []
@@ -99,8 +107,7 @@ def read_overview(
         if agents and spec.agent not in agents:
             continue
         runs.append(_run_status(job, directory))
-    overview = Overview(runs=tuple(runs), unreadable=tuple(unreadable))
-    return _with_queue(root, overview) if uses_cluster(root) else overview
+    return Overview(runs=tuple(runs), unreadable=tuple(unreadable))
 
 
 def uses_cluster(root: Path) -> bool:
@@ -134,7 +141,7 @@ def _with_queue(root: Path, overview: Overview) -> Overview:
         if run.path in left and run.path in queue:
             _, entry = queue[run.path]
             changes = {"cluster_job": entry.job_id}
-            if entry.waits:
+            if entry.waits and run.state != "failed":  # others of its element wait
                 changes |= {"state": "queued", "waits": entry.meaning}
             elif run.state in _NO_END:
                 changes |= {"state": "running", "message": ""}
@@ -251,7 +258,7 @@ def find_run(root: Path, name: str) -> RunDirectory:
     for path in (Path(name), root / name):
         if (path / "spec.json").is_file():
             return RunDirectory(path)
-    overview = read_overview(root)
+    overview = _read_files(root)
     matching = [run for run in overview.runs if name and run.id.startswith(name)]
     if not matching:
         raise UserError(
@@ -271,8 +278,7 @@ def find_log(root: Path, name: str) -> Path:
     from urlbench.slurm.records import Records
 
     records = Records(root)
-    path = directory.path.resolve().relative_to(root.resolve()).as_posix()
-    return records.log_of_run(records.all(), path) or directory.log_file
+    return records.log_of_run(records.all(), directory.read_job(root).path) or directory.log_file
 
 
 def tail(file: Path, lines: int) -> str:
