@@ -18,6 +18,9 @@ class Check(Spec):
     result: Literal["ok", "warning", "failed"]
     detail: str
 
+    def __str__(self) -> str:
+        return f"{self.result:<8} {self.name}: {self.detail}"
+
 
 def made(name: str, check: Callable[[], Check]) -> Check:
     """The result of a check, whatever happens."""

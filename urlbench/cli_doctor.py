@@ -37,7 +37,7 @@ def doctor(
     for check in found:
         checks.append(check)
         if not as_json:
-            print(f"{check.result:<8} {check.name}: {check.detail}", flush=True)
+            print(check, flush=True)
     if as_json:
         print(json.dumps([check.model_dump(mode="json") for check in checks], indent=2, ensure_ascii=False))
     raise typer.Exit(1 if any(check.result == "failed" for check in checks) else 0)
