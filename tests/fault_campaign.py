@@ -25,9 +25,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from slurm_cluster import NODES, SlurmCluster, processes
 from toy_runs import PLUGIN, assert_same_run
 
+from urlbench.checkpoint import SnapshotHeader, load_snapshot
 from urlbench.errors import UserError
 from urlbench.manifest import collect_manifest
 from urlbench.store import RunDirectory, RunStore
@@ -121,6 +123,7 @@ class Campaign:
 
     def restore_what_was_refused(self) -> None:
         """Put files back without which runs say that they cannot go on; the others have done without them."""
+        unread = {}
         for file, content in self._originals.items():
             run = next(folder for folder in file.parents if (folder / "log.txt").exists() or (folder / "lock").exists())
             directory = RunDirectory(run)
@@ -130,11 +133,27 @@ class Campaign:
                 messages = " ".join(status.message for status in states if status and status.state == "failed")
                 needed = file.name == "spec.json" or (str(run) in messages and _DAMAGE.search(messages))
                 if not needed:
+                    if "snapshots" in file.parts:
+                        unread[file] = content
                     continue
             self.refusals += 1
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(content)
+        self._originals = unread
+
+    def restore_what_nobody_read(self) -> None:
+        """Put snapshots back that were cut short and that no run has asked for; whoever had would have noticed."""
+        for file, content in self._originals.items():
+            if file.read_bytes() != content:
+                with pytest.raises(UserError, match=r"damaged|does not describe"):
+                    load_snapshot(file.with_suffix(".pt"), self._header(file))
+                file.write_bytes(content)
         self._originals.clear()
+
+    def _header(self, file: Path) -> SnapshotHeader:
+        """What a snapshot should be."""
+        spec = RunDirectory(file.parent.parent).read_job(self.root).spec
+        return SnapshotHeader.of(spec, int(file.stem.partition("_")[2] or spec.protocol.finetune_frames))
 
     def _fill_the_disk(self) -> bool:
         ballast = self.root / ".ballast"
@@ -264,6 +283,7 @@ def run_campaign(campaign: LocalCampaign | SlurmCampaign, undisturbed: Path, see
         seeds += batch
         subprocess.run([*campaign.command(batch, undisturbed), "--workers", "6"], stdout=subprocess.DEVNULL, check=True)
         campaign.run(batch)
+    campaign.restore_what_nobody_read()
     return compare(campaign.root, undisturbed)
 
 
