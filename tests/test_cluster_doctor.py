@@ -288,13 +288,12 @@ def test_the_command_ends_with_1_if_something_failed(fake: FakeSlurm, capsys: py
 def test_a_real_cluster_is_ready(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (slurm.environment() | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}).items():
         monkeypatch.setenv(name, value)
-    checks = diagnose(
-        tmp_path, "resources: {slot: 1h, cpus: 2, memory_gib: 1}\nsetup: ['export OMP_NUM_THREADS=1']", 120
-    )
+    text = "resources: {slot: 1h, cpus: 2, memory_gib: 1}\nsetup: ['export OMP_NUM_THREADS=1']"
+    checks = diagnose(tmp_path / "my runs", text, wait=300)
     details = {check.name: check.detail for check in checks}
     assert [line for line in problems(checks) if not line.startswith(("warning  accounting", "warning  node r"))] == []
     assert details["end of a slot"].startswith("announced, and queued again; restart 1 on ")
     assert details["node environment"].startswith("walker_walk made a step")
     assert details["node code"].endswith("the copy that was submitted")
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "my runs").exists()
     assert set(slurm.squeue().values()) == {"COMPLETED"}
