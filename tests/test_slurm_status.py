@@ -289,5 +289,5 @@ def test_an_array_that_slurm_never_had_has_no_log(submitted: FakeSlurm) -> None:
     plan = ArrayPlan("urlbench-ffffffffff", "pretrain", ((PRETRAININGS[0],),), None)
     records.write(record_of(plan, None, profile(), "code", {}))
     first = records.all()[0]
-    assert records.log_of_run(records.all(), PRETRAININGS[0].path) == records.element_log(first, 0)
-    assert records.log_of_run([records.all()[-1]], PRETRAININGS[0].path) is None
+    assert records.logs(records.all())[PRETRAININGS[0].path] == records.element_log(first, 0)
+    assert records.logs(records.all()[-1:]) == {}

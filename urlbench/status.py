@@ -133,8 +133,10 @@ def _with_queue(root: Path, overview: Overview) -> Overview:
         queue = Queue.look().of_runs(known)
     except UserError as error:
         return overview.model_copy(update={"queue_problem": str(error)})
-    gone = [run.path for run in overview.runs if run.path in left - queue.keys() and run.state in _NO_END]
+    left_queue = left - queue.keys()
+    gone = [run.path for run in overview.runs if run.path in left_queue and run.state in _NO_END]
     endings = ended(records, gone) if gone else {}
+    logs = records.logs(known)
     runs = []
     for run in overview.runs:
         changes: dict[str, str] = {}
@@ -148,8 +150,8 @@ def _with_queue(root: Path, overview: Overview) -> Overview:
         elif run.path in endings:
             ending = f"{run.message}; {endings[run.path]}" if run.message else endings[run.path]
             changes = {"state": "interrupted", "message": f"{ending}; the same run command submits it again"}
-        if run.path in left and not (root / run.log).exists() and (log := records.log_of_run(known, run.path)):
-            changes["log"] = log.relative_to(root).as_posix()
+        if run.path in left and run.path in logs and not (root / run.log).exists():
+            changes["log"] = logs[run.path].relative_to(root).as_posix()
         runs.append(run.model_copy(update=changes))
     return overview.model_copy(update={"runs": tuple(runs)})
 
@@ -278,7 +280,7 @@ def find_log(root: Path, name: str) -> Path:
     from urlbench.slurm.records import Records
 
     records = Records(root)
-    return records.log_of_run(records.all(), directory.read_job(root).path) or directory.log_file
+    return records.logs(records.all()).get(directory.read_job(root).path, directory.log_file)
 
 
 def tail(file: Path, lines: int) -> str:

@@ -81,13 +81,10 @@ class Records:
         """What an element wrote outside its runs' logs."""
         return self.log_folder(record.name) / f"{record.job_id(index)}_0_log.out"
 
-    def log_of_run(self, known: list[ArrayRecord], path: str) -> Path | None:
-        """The log of the element that last held a run; None if `known` has none that was submitted."""
-        for record in reversed(known):
-            for index, paths in enumerate(record.elements):
-                if path in paths and record.slurm_id is not None:
-                    return self.element_log(record, index)
-        return None
+    def logs(self, known: list[ArrayRecord]) -> dict[str, Path]:
+        """The log of the element that last held a run, by the run's path; of arrays that Slurm has given an id."""
+        places = latest_places([record for record in known if record.slurm_id is not None])
+        return {path: self.element_log(record, place.element) for path, (record, place) in places.items()}
 
     def write(self, record: ArrayRecord) -> None:
         """Add or replace a record; UserError if that is impossible."""

@@ -209,7 +209,7 @@ def describe_array(array: ArrayPlan, profile: Profile, record: ArrayRecord | Non
 
 def _summarise(standing: Standing, submitted: Sequence[ArrayRecord], root: Path) -> int:
     done = sum(view.state == "done" for view in standing.views)
-    before = sum(view.job.path in standing.queue.keys() - standing.obstacles.keys() for view in standing.views)
+    before = len({view.job.path for view in standing.views} & standing.queue.keys() - standing.obstacles.keys())
     failed = [view for view in standing.views if view.state == "failed" and view.job.path in standing.obstacles]
     for line in _obstacle_lines(standing):
         print(line)
