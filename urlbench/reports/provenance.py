@@ -15,7 +15,7 @@ from typing import Any
 
 import urlbench
 from urlbench.plan import format_frames
-from urlbench.reports.scores import Baseline, baseline_lines
+from urlbench.reports.report_baselines import Baseline, baseline_lines
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.selection import Selection

@@ -13,15 +13,9 @@ from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import baseline_origins, origins_of
 from urlbench.reports.provenance import baselines_provenance, provenance, report_command
-from urlbench.reports.scores import (
-    baseline_tasks,
-    in_order,
-    load_baselines,
-    on_tasks,
-    remarks,
-    split_baselines,
-    without_source,
-)
+from urlbench.reports.report_baselines import baseline_tasks, in_order, load_baselines, remarks, without_source
+from urlbench.reports.scores import on_tasks
+from urlbench.reports.sides import split_baselines
 from urlbench.results.cells import Results, collect, collect_snapshots
 from urlbench.results.selection import Selection, make_selection, protocol_of, registered_suite
 from urlbench.statistics.resampling import CiMethod
