@@ -1,6 +1,8 @@
 """Reports: the same bytes every time, marks and origin everywhere, incomplete data refused."""
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import TASKS, evaluation, make_job, write_grid, write_run
 
+from urlbench import cli
 from urlbench.errors import IncompleteError, UserError
 from urlbench.reports.document import FORMATS, escape_latex, escape_markdown
 from urlbench.reports.figures import PICTURES
@@ -82,6 +85,26 @@ def test_the_numbers_are_those_of_the_runs(grid):
     curve = text["Return during fine-tuning, apt"]
     assert "| task | 100 | 200 |" in curve
     assert "| walker\\_walk | 25.0 ± 8.7 (n=3) | 50.0 ± 17.3 (n=3) |" in curve
+
+
+def test_the_command_of_a_report_makes_it_again_with_its_plugins(grid, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my agent.py").write_text("")
+    words = ["report", "--suite", "toy", "--preset", "smoke", "--agents", "apt", "--reps", "200"]
+    words += ["--plugin", "my agent.py", "--plugin", "json"]
+    texts = []
+    for out in ("one", "two"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([*words, "--out", out, "--format", "md,html"])
+        assert end.value.code == 0
+        folder = Path(out) / "toy@1-smoke"
+        texts.append([(folder / f"report-toy@1-smoke.{ending}").read_text() for ending in ("md", "html")])
+        (text,) = re.findall(r'"command":\s*("(?:[^"\\]|\\.)*")', texts[-1][1])
+        command = json.loads(text)
+        assert "--plugin 'my agent.py' --plugin json" in command
+        assert command in texts[-1][0]
+        words = shlex.split(command)[1:]
+    assert texts[0] == texts[1]
 
 
 def test_the_same_runs_give_the_same_bytes(everything, tmp_path):
