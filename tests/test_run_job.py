@@ -21,7 +21,8 @@ from toy_runs import (
 
 from urlbench.checkpoint import snapshot_path
 from urlbench.errors import UserError
-from urlbench.store import read_jsonl
+from urlbench.plan import PlanRequest, make_plan
+from urlbench.store import RunStore, read_jsonl
 
 
 def test_the_end_of_the_budget_ends_the_run_and_keeps_the_agent(tmp_path: Path) -> None:
@@ -43,6 +44,24 @@ def test_a_finetuning_starts_from_its_snapshot(tmp_path: Path) -> None:
     assert manifest["parent"]["snapshot_sha256"] == sidecar["sha256"]
     assert {"git", "packages", "python", "hardware", "command"} <= manifest.keys()
     assert manifest["plugins"] == {str(PLUGIN): hashlib.sha256(PLUGIN.read_bytes()).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("suite", "agent", "renderer"),
+    [("toy-pixels", "icm", "NumPy"), ("toy-pixels", "random", None), ("toy-states", "toy", None)],
+)
+def test_the_manifest_names_what_draws_the_pictures_that_are_seen(
+    tmp_path: Path, suite: str, agent: str, renderer: str | None
+) -> None:
+    request = PlanRequest(
+        suite=suite, agents=(agent,), tasks=("ball_left",), seeds=(0,), preset="smoke", plugins=(str(PLUGIN),)
+    )
+    job = make_plan(request).jobs[0]
+    directory = RunStore(tmp_path).run_dir(job)
+    directory.prepare(job)
+    # It is written before the first step.
+    assert run(tmp_path, job, directory, stop=lambda: "enough") == "interrupted"
+    assert json.loads(directory.manifest_file.read_text())["hardware"]["renderer"] == renderer
 
 
 def test_a_run_that_is_done_is_left_alone(tmp_path: Path) -> None:
