@@ -34,12 +34,6 @@ from urlbench.statistics.improvement import probability_of_improvement
 QUICK = 200
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about power cuts."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """Runs of two agents, three seeds each, that no test changes."""

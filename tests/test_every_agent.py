@@ -21,9 +21,8 @@ def every_agent(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_jobs_are_right_when_they_are_done_and_started_from_their_parents_snapshot(
-    every_agent: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    every_agent: ModuleType, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)  # nothing here is about power cuts
     jobs = toy_jobs(tmp_path)
     for job, directory in jobs:
         (fault,) = every_agent.job_faults(job, tmp_path)

@@ -107,19 +107,23 @@ def test_the_command_of_a_report_makes_it_again_with_its_plugins(grid, tmp_path,
     assert texts[0] == texts[1]
 
 
-def test_the_same_runs_give_the_same_bytes(everything, tmp_path):
+@pytest.mark.parametrize("formats", [("html", "csv", "svg"), pytest.param(FORMATS, marks=pytest.mark.slow)])
+def test_the_same_runs_give_the_same_bytes(everything, tmp_path, formats):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import synthetic_runs;"
         "from urlbench.reports.report import make_report;"
-        "make_report(sys.argv[2], 'toy', None, 'smoke', sys.argv[3], reps=200);"
+        "make_report(sys.argv[2], 'toy', None, 'smoke', sys.argv[3], reps=200, formats=sys.argv[4:]);"
         "assert not {'torch', 'mujoco', 'dm_control'} & sys.modules.keys()"
     )
     first = next(iter(everything.values())).parent
     root = first.parents[1]
-    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(root), str(tmp_path)]
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(root), str(tmp_path), *formats]
     subprocess.run(command, check=True, timeout=120)
-    for name, path in everything.items():
-        assert (tmp_path / "toy@1-smoke" / name).read_bytes() == path.read_bytes(), name
+    endings = {".tex" if name == "latex" else f".{name}" for name in formats}
+    made = {path.name: path for path in (tmp_path / "toy@1-smoke").iterdir()}
+    assert made.keys() == {name for name, path in everything.items() if path.suffix in endings}
+    for name, path in made.items():
+        assert everything[name].read_bytes() == path.read_bytes(), name
 
 
 def test_another_agent_changes_no_numbers(grid):
