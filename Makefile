@@ -1,7 +1,7 @@
 # Set-up, checks and the demonstration. Needs Python 3.11, git and make; everything else goes into .venv.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help venv demo gallery test check lint parity clean
+.PHONY: help venv demo gallery test check smoke lint parity clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,6 +12,7 @@ help:
 	@echo "make demo    run and report a reduced benchmark from start to end (minutes)"
 	@echo "make test    all tests; as root on Debian or Ubuntu it installs what they need from the system (GL, Chromium, LaTeX, Slurm)"
 	@echo "make check   linters, types and the fast tests"
+	@echo "make smoke   every agent on every suite it takes, smallest budgets, in smoke/ (hours; given again, it continues)"
 	@echo "make parity  compare with recordings: URLBENCH_TRACES=folder URLBENCH_GOLDEN=folder (default: tests/data)"
 	@echo "make gallery published scores as reports, in docs/gallery"
 	@echo "make venv    only create .venv with the pinned packages"
@@ -49,6 +50,9 @@ test: $(STAMP)
 
 check: lint
 	@$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+
+smoke: $(STAMP)
+	@$(BIN)/python benchmarks/every_agent.py smoke
 
 lint: $(STAMP)
 	@$(BIN)/ruff check

@@ -1,9 +1,17 @@
-"""Fixtures that several files of tests share."""
+"""What holds for all tests, and fixtures that several files share."""
 
 from collections.abc import Iterator
 
 import pytest
 from slurm_cluster import SlurmCluster, obstacle
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_disk() -> Iterator[None]:
+    """Wait for no disk: a killed process loses nothing by it, and no test can cut the power. Full disks are made up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,14 @@ from urlbench.checkpoint import (
 from urlbench.errors import UserError
 
 HEADER = SnapshotHeader(
-    suite="toy-states@1", observation="states", domain="ball", agent="toy", config="01234567", seed=3, frames=100
+    suite="toy-states@1",
+    observation="states",
+    domain="ball",
+    agent="toy",
+    config="01234567",
+    seed=3,
+    frames=100,
+    job="0123456789abcdef",
 )
 
 
@@ -146,6 +153,7 @@ def test_snapshots_come_back(tmp_path: Path) -> None:
         ("config", "76543210"),
         ("seed", 4),
         ("frames", 50),
+        ("job", "fedcba9876543210"),
     ],
 )
 def test_a_snapshot_of_something_else_is_never_used(tmp_path: Path, field: str, value: object) -> None:
@@ -155,6 +163,15 @@ def test_a_snapshot_of_something_else_is_never_used(tmp_path: Path, field: str, 
         UserError, match=f"is another one, its {field} is .* and should be {value!r}; restore the file, or move"
     ):
         load_snapshot(path, HEADER.model_copy(update={field: value}))
+
+
+def test_a_snapshot_from_before_jobs_were_recorded_is_used(tmp_path: Path) -> None:
+    path = snapshot_path(tmp_path, 100)
+    save_snapshot(path, HEADER, state(1))
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    assert sidecar["header"].pop("job") == HEADER.job
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    assert load_snapshot(path, HEADER)["value"] == 1
 
 
 def test_a_missing_or_damaged_snapshot_is_named(tmp_path: Path) -> None:

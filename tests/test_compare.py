@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,12 +32,6 @@ from urlbench.statistics.differences import paired_difference
 from urlbench.statistics.improvement import probability_of_improvement
 
 QUICK = 200
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about power cuts."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")
@@ -383,6 +378,11 @@ def test_the_command(runs, tmp_path, monkeypatch, capsys):
     data = json.loads(out)
     assert data["against"][0]["tasks"]["arm_left"]["new"]["n"] == 2
     assert f"--seeds {seeds_flag([0, 1])}" in data["command"]
+    Path("my agent.py").write_text("")
+    _, first, _ = urlbench("new", "--against", "old", *common, "--json", "--plugin", "my agent.py")
+    command = json.loads(first)["command"]
+    assert "--plugin 'my agent.py'" in command
+    assert urlbench(*shlex.split(command)[2:], "--json")[1] == first
     code, _, err = urlbench("new", "--against", "baseline:nobody", *common)
     assert (code, err.splitlines()[0].startswith("error: unknown baseline 'nobody'")) == (2, True)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_runs import PLUGIN, run
+from toy_runs import PLUGIN, run, with_protocol
 
 from urlbench import registry
 from urlbench.agents.ddpg.backbone import Backbone
@@ -101,6 +101,16 @@ def test_a_snapshot_of_another_run_is_refused(runs: Path, what: str) -> None:
     shutil.rmtree(pretraining.snapshots)
     kept.rename(pretraining.snapshots)
     assert run(runs, job, directory) == "done"
+
+
+def test_a_snapshot_of_another_job_is_refused_even_if_all_it_says_of_the_agent_is_the_same(runs: Path) -> None:
+    (own, pretraining), (job, directory) = plan(runs)
+    other, foreign = with_protocol(own, runs, finetune_frames=40)
+    assert run(runs, other, foreign) == "done"
+    shutil.rmtree(pretraining.snapshots)
+    shutil.copytree(foreign.snapshots, pretraining.snapshots)
+    message = refused(runs, job, directory)
+    assert f"snapshot_100.pt is another one, its job is '{other.id}' and should be '{own.id}'; restore" in message
 
 
 def remove(path: Path) -> None:

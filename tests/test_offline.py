@@ -136,11 +136,12 @@ def test_work_after_the_last_checkpoint_is_done_again(reference: tuple[Path, lis
     assert_same_run(directory, reference[1][0])
 
 
-def test_kill_9_at_random_moments(reference: tuple[Path, list[RunDirectory]], root: Path) -> None:
+@pytest.mark.parametrize("most", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments(reference: tuple[Path, list[RunDirectory]], root: Path, most: int) -> None:
     expected = plan(reference[0], preset="paper")[0]
     run(reference[0] / "runs", *expected)
     _, directory = plan(root, preset="paper")[0]
-    kills, _ = kill_until_done(root / "runs", directory, random.Random(0))
+    kills, _ = kill_until_done(root / "runs", directory, random.Random(0), most)
     assert kills >= 1
     assert_same_run(directory, expected[1])
 

@@ -1,6 +1,8 @@
 """Reports: the same bytes every time, marks and origin everywhere, incomplete data refused."""
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import TASKS, evaluation, make_job, write_grid, write_run
 
+from urlbench import cli
 from urlbench.errors import IncompleteError, UserError
 from urlbench.reports.document import FORMATS, escape_latex, escape_markdown
 from urlbench.reports.figures import PICTURES
@@ -84,19 +87,43 @@ def test_the_numbers_are_those_of_the_runs(grid):
     assert "| walker\\_walk | 25.0 ± 8.7 (n=3) | 50.0 ± 17.3 (n=3) |" in curve
 
 
-def test_the_same_runs_give_the_same_bytes(everything, tmp_path):
+def test_the_command_of_a_report_makes_it_again_with_its_plugins(grid, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my agent.py").write_text("")
+    words = ["report", "--suite", "toy", "--preset", "smoke", "--agents", "apt", "--reps", "200"]
+    words += ["--plugin", "my agent.py", "--plugin", "json"]
+    texts = []
+    for out in ("one", "two"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([*words, "--out", out, "--format", "md,html"])
+        assert end.value.code == 0
+        folder = Path(out) / "toy@1-smoke"
+        texts.append([(folder / f"report-toy@1-smoke.{ending}").read_text() for ending in ("md", "html")])
+        (text,) = re.findall(r'"command":\s*("(?:[^"\\]|\\.)*")', texts[-1][1])
+        command = json.loads(text)
+        assert "--plugin 'my agent.py' --plugin json" in command
+        assert command in texts[-1][0]
+        words = shlex.split(command)[1:]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("formats", [("html", "csv", "svg"), pytest.param(FORMATS, marks=pytest.mark.slow)])
+def test_the_same_runs_give_the_same_bytes(everything, tmp_path, formats):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import synthetic_runs;"
         "from urlbench.reports.report import make_report;"
-        "make_report(sys.argv[2], 'toy', None, 'smoke', sys.argv[3], reps=200);"
+        "make_report(sys.argv[2], 'toy', None, 'smoke', sys.argv[3], reps=200, formats=sys.argv[4:]);"
         "assert not {'torch', 'mujoco', 'dm_control'} & sys.modules.keys()"
     )
     first = next(iter(everything.values())).parent
     root = first.parents[1]
-    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(root), str(tmp_path)]
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(root), str(tmp_path), *formats]
     subprocess.run(command, check=True, timeout=120)
-    for name, path in everything.items():
-        assert (tmp_path / "toy@1-smoke" / name).read_bytes() == path.read_bytes(), name
+    endings = {".tex" if name == "latex" else f".{name}" for name in formats}
+    made = {path.name: path for path in (tmp_path / "toy@1-smoke").iterdir()}
+    assert made.keys() == {name for name, path in everything.items() if path.suffix in endings}
+    for name, path in made.items():
+        assert everything[name].read_bytes() == path.read_bytes(), name
 
 
 def test_another_agent_changes_no_numbers(grid):

@@ -1,6 +1,7 @@
 """URLB seen through a camera: what is drawn, when, and that drawing changes nothing else."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def test_states_that_nobody_sees_are_not_computed(task: str) -> None:
 
 
 # --- What is drawn ----------------------------------------------------------------------------------
+
+
+@needs_renderer
+def test_an_environment_knows_what_draws_it() -> None:
+    drawn_by = make_environment("walker_run", 1, 2, image=TINY).drawn_by()
+    # The library, and the renderer's own name.
+    assert re.fullmatch(r"(OSMesa|EGL.*), (in software|on a GPU) \(.+\)", drawn_by or "")
+    assert make_environment("walker_run", 1, 2, image=None).drawn_by() is None
 
 
 @needs_renderer

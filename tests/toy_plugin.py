@@ -74,6 +74,9 @@ class ToyPixelEnvironment(ToyEnvironment):
         super().__init__(task, seed, action_repeat)
         self.observation_shape = (0,) if image is None else (3 * image.frame_stack, image.size, image.size)
 
+    def drawn_by(self) -> str | None:
+        return "NumPy" if self.observation_shape != (0,) else None
+
     def _timestep(self, reward: float) -> TimeStep:
         observation = np.zeros(self.observation_shape, np.uint8)
         if observation.size:

@@ -13,11 +13,12 @@ import torch
 
 from urlbench import worker
 from urlbench.checkpoint import snapshot_path
+from urlbench.identity import job_id
 from urlbench.plan import PlanRequest, make_plan
 from urlbench.registry import load_plugin
 from urlbench.run_job import run_job
 from urlbench.store import RunDirectory, RunStore
-from urlbench.types import Job
+from urlbench.types import Job, Protocol
 
 _FORKS = multiprocessing.get_context("fork")
 PLUGIN = Path(__file__).with_name("toy_plugin.py").resolve()
@@ -53,6 +54,27 @@ def toy_jobs(
     for job in (pretraining, finetuning):
         store.run_dir(job).prepare(job)
     return (pretraining, store.run_dir(pretraining)), (finetuning, store.run_dir(finetuning))
+
+
+def toy_plugin() -> Any:
+    """The module of the toy suite and agents."""
+    load_plugin(str(PLUGIN))
+    return sys.modules["urlbench_plugin_toy_plugin"]
+
+
+def with_protocol(job: Job, root: Path, **changes: object) -> tuple[Job, RunDirectory]:
+    """The same job with another protocol, prepared beside it."""
+    values = job.spec.protocol.model_dump() | changes
+    return with_spec(job, root, protocol=Protocol.model_validate(values))
+
+
+def with_spec(job: Job, root: Path, **changes: object) -> tuple[Job, RunDirectory]:
+    """The same job with another spec, prepared beside it."""
+    spec = job.spec.model_copy(update=changes)
+    other = job.model_copy(update={"spec": spec, "id": job_id(spec), "path": job.path + "_other"})
+    directory = RunStore(root).run_dir(other)
+    directory.prepare(other)
+    return other, directory
 
 
 def run(root: Path, job: Job, directory: RunDirectory, **options: Any) -> str:

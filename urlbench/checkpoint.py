@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from urlbench.durable import explained, remove_temporaries, write_atomic
 from urlbench.errors import UserError
-from urlbench.identity import config_hash
+from urlbench.identity import config_hash, job_id
 from urlbench.types import JobSpec, ObservationKind, Spec
 
 KEPT_CHECKPOINTS = 2
@@ -29,6 +29,7 @@ class SnapshotHeader(Spec):
     Attributes:
         config: first 8 hex digits of the agent configuration's hash.
         frames: the budget it was kept for; the first episode end at or after it.
+        job: id of the job that wrote it; None in snapshots from before it was recorded.
     """
 
     suite: str
@@ -38,6 +39,7 @@ class SnapshotHeader(Spec):
     config: str
     seed: int
     frames: int
+    job: str | None = None
 
     @classmethod
     def of(cls, spec: JobSpec, frames: int) -> "SnapshotHeader":
@@ -50,6 +52,7 @@ class SnapshotHeader(Spec):
             config=config_hash(spec.agent_config),
             seed=spec.seed,
             frames=frames,
+            job=job_id(spec),
         )
 
 
@@ -196,6 +199,6 @@ def load_snapshot(path: Path, expected: SnapshotHeader) -> dict[str, Any]:
 
 def _differing(actual: SnapshotHeader, expected: SnapshotHeader) -> Iterator[str]:
     wanted = expected.model_dump()
-    for name, value in actual.model_dump().items():
+    for name, value in actual.model_dump(exclude_none=True).items():
         if value != wanted[name]:
             yield f"{name} is {value!r} and should be {wanted[name]!r}"

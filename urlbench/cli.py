@@ -342,6 +342,7 @@ def report(
         snapshot=parse_frames(snapshot) if snapshot else None,
         snapshots=snapshots,
         goal_sets=parse_seeds(goal_sets, "--goal-sets") if goal_sets else None,
+        plugins=plugin or (),
     )
     print("report:")
     for file in files:

@@ -63,7 +63,7 @@ def compare(
         parse_seeds(goal_sets, "--goal-sets") if goal_sets else None,
     )
     comparisons, registered, command = compare_all(
-        new, words(against), suite, preset, runs, selection, folder, ci=ci, reps=reps
+        new, words(against), suite, preset, runs, selection, folder, ci=ci, reps=reps, plugins=plugin or ()
     )
     if as_json:
         from urlbench.reports.comparison_report import as_json as plain

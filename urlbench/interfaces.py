@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol as TypingProtocol, SupportsFloat
+from typing import Any, Literal, NamedTuple, Protocol as TypingProtocol, SupportsFloat, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,14 @@ class PhysicsEnvironment(Environment, TypingProtocol):
 
     def present_reward(self) -> float:
         """The task's reward of the state the physics is in, without a step."""
+
+
+@runtime_checkable
+class DrawnEnvironment(Environment, TypingProtocol):
+    """An environment that knows what draws its pictures, for the manifest; others need not say."""
+
+    def drawn_by(self) -> str | None:
+        """Library and renderer in words; None if nothing is drawn."""
 
 
 class EnvironmentFactory(TypingProtocol):

@@ -20,7 +20,12 @@ PACKAGES = ("dm_control", "metaworld", "mujoco", "numpy", "pydantic", "scipy", "
 
 
 def collect_manifest(
-    *, device: str, threads: int, parent: dict[str, str] | None, plugins: Iterable[str] = ()
+    *,
+    device: str,
+    threads: int,
+    parent: dict[str, str] | None,
+    plugins: Iterable[str] = (),
+    renderer: str | None = None,
 ) -> dict[str, Any]:
     """What is worth knowing about this process.
 
@@ -29,6 +34,7 @@ def collect_manifest(
         threads: of torch.
         parent: `id`, `path` and `snapshot_sha256` of what a fine-tuning starts from.
         plugins: files, of which the SHA-256 is recorded, or modules.
+        renderer: what draws the pictures that the run sees, in words; None if it sees none.
     """
     return {
         "urlbench": urlbench.__version__,
@@ -43,6 +49,7 @@ def collect_manifest(
             "cores": os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "gpu": _gpu_name(device),
+            "renderer": renderer,
         },
         "host": socket.gethostname(),
         "device": device,

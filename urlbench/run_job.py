@@ -16,7 +16,7 @@ from urlbench.errors import UserError
 from urlbench.evaluation import FinetuningEvaluation, Player
 from urlbench.evaluation_pool import open_player
 from urlbench.heartbeat import Heartbeat
-from urlbench.interfaces import Agent, Environment, PhysicsEnvironment
+from urlbench.interfaces import Agent, DrawnEnvironment, Environment, PhysicsEnvironment
 from urlbench.manifest import collect_manifest, manifest_json
 from urlbench.offline import OfflineLoop, fill_replay
 from urlbench.replay import PhysicsReplay, Replay
@@ -116,7 +116,13 @@ def run_job(
                 start = _training(job, directory, environment, agent, evaluation, recordings)
             record.begin(start.progress, start.notes)
             if not directory.manifest_file.exists():
-                manifest = collect_manifest(device=device, threads=threads, parent=parent, plugins=job.plugins)
+                manifest = collect_manifest(
+                    device=device,
+                    threads=threads,
+                    parent=parent,
+                    plugins=job.plugins,
+                    renderer=_drawn_by(job.spec, environment),
+                )
                 write_atomic(directory.manifest_file, manifest_json(manifest))
             heartbeat = Heartbeat(directory, record.status)
             loop = start.loop(Surroundings(directory, heartbeat, stop, checkpoint_seconds))
@@ -175,6 +181,13 @@ class _Record:
             self.end("failed", reason)
         except UserError as second:
             print(f"the failure cannot be recorded: {second}", flush=True)
+
+
+def _drawn_by(spec: JobSpec, environment: Environment) -> str | None:
+    """What draws the pictures of this run, in words; None without pictures."""
+    if is_offline(spec) or not isinstance(environment, DrawnEnvironment):
+        return None
+    return environment.drawn_by()
 
 
 def is_offline(spec: JobSpec) -> bool:

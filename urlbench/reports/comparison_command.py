@@ -26,6 +26,7 @@ def compare_all(
     *,
     ci: CiMethod = "stratified",
     reps: int | None = None,
+    plugins: Sequence[str] = (),
 ) -> tuple[list[Comparison], Suite, str]:
     """Compare one agent with each of others.
 
@@ -39,6 +40,7 @@ def compare_all(
         folder: of frozen and imported baselines.
         ci: how runs are resampled.
         reps: repetitions; default 50,000.
+        plugins: files or modules that have registered suites or agents, which the command line names.
 
     Returns:
         The comparisons in the order of `against`, the suite, and the command line that makes them again.
@@ -63,7 +65,7 @@ def compare_all(
     if not others:
         raise UserError(f"there is nobody to compare {new!r} with; name others with --against.")
     # The words for the results are those of a report.
-    words = ["urlbench", "compare", new, *report_command(runs, suite, preset, selection)[2:]]
+    words = ["urlbench", "compare", new, *report_command(runs, suite, preset, selection, plugins=plugins)[2:]]
     words += [word for name in against for word in ("--against", name)]
     words += [] if folder == FOLDER else ["--baselines", str(folder)]
     words += ["--ci", ci, "--reps", str(reps or REPS)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from urlbench.reports.scores import Baseline
+from urlbench.reports.report_baselines import Baseline
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.score_matrix import ScoreMatrix

@@ -15,7 +15,7 @@ from typing import Any
 
 import urlbench
 from urlbench.plan import format_frames
-from urlbench.reports.scores import Baseline, baseline_lines
+from urlbench.reports.report_baselines import Baseline, baseline_lines
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.selection import Selection
@@ -43,7 +43,12 @@ class Provenance:
 
 
 def report_command(
-    root: Path, suite: str, preset: str, selection: Selection, agents: Sequence[str] | None = None
+    root: Path,
+    suite: str,
+    preset: str,
+    selection: Selection,
+    agents: Sequence[str] | None = None,
+    plugins: Sequence[str] = (),
 ) -> list[str]:
     """The words of the command line that makes the same report, up to the options about its intervals.
 
@@ -53,6 +58,7 @@ def report_command(
         preset: of the runs.
         selection: of the runs.
         agents: as they were asked for, baselines among them.
+        plugins: as they were asked for.
     """
     words = ["urlbench", "report", "--suite", suite, "--preset", preset]
     if root != Path("runs"):
@@ -67,7 +73,7 @@ def report_command(
         words += ["--snapshot", format_frames(selection.snapshot)]
     if selection.goal_sets:
         words += ["--goal-sets", seeds_flag(selection.goal_sets)]
-    return words
+    return words + [word for plugin in plugins for word in ("--plugin", plugin)]
 
 
 def baselines_provenance(suite: Suite, preset: str, baselines: Sequence[Baseline], command: str) -> Provenance:

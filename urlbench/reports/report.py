@@ -13,15 +13,9 @@ from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import baseline_origins, origins_of
 from urlbench.reports.provenance import baselines_provenance, provenance, report_command
-from urlbench.reports.scores import (
-    baseline_tasks,
-    in_order,
-    load_baselines,
-    on_tasks,
-    remarks,
-    split_baselines,
-    without_source,
-)
+from urlbench.reports.report_baselines import baseline_tasks, in_order, load_baselines, remarks, without_source
+from urlbench.reports.scores import on_tasks
+from urlbench.reports.sides import split_baselines
 from urlbench.results.cells import Results, collect, collect_snapshots
 from urlbench.results.selection import Selection, make_selection, protocol_of, registered_suite
 from urlbench.statistics.resampling import CiMethod
@@ -48,6 +42,7 @@ def make_report(
     snapshot: int | None = None,
     snapshots: str | None = None,
     goal_sets: Sequence[int] | None = None,
+    plugins: Sequence[str] = (),
 ) -> list[Path]:
     """Write the report of one suite and one preset; the same runs give the same bytes.
 
@@ -68,6 +63,7 @@ def make_report(
         snapshot: of the pretraining that the runs started from; default the last one.
         snapshots: `all` or such as `100k,2M`: shows the score against pretraining, too; default not.
         goal_sets: each is expected of every seed; default the one with the number of the seed.
+        plugins: files or modules that have registered suites or agents, which the command of the report names.
 
     Returns:
         The files written; the Markdown report first, if it was asked for.
@@ -86,7 +82,7 @@ def make_report(
     root = Path(runs_root)
     own, baselines = split_baselines(agents or ())
     selection = make_selection(own, domains, tasks, seeds, snapshot, goal_sets)
-    request = _Request(root, suite, preset, agents, selection, ci, reps, snapshots, allow_partial)
+    request = _Request(root, suite, preset, agents, selection, plugins, ci, reps, snapshots, allow_partial)
     with figures.figure_style():
         report = _of_runs(request, baselines) if own or not baselines else _of_baselines(request, baselines)
         folder = (Path(out) if out is not None else root / "reports") / report.frame.stem
@@ -112,6 +108,7 @@ class _Request:
     preset: str
     agents: Sequence[str] | None
     selection: Selection
+    plugins: Sequence[str]
     ci: CiMethod | None
     reps: int | None
     snapshots: str | None
@@ -124,7 +121,7 @@ class _Request:
 
     def command(self, *, bootstrapped: bool) -> str:
         """The command line that makes the same report."""
-        words = report_command(self.root, self.suite, self.preset, self.selection, self.agents)
+        words = report_command(self.root, self.suite, self.preset, self.selection, self.agents, self.plugins)
         if self.snapshots:
             words += ["--snapshots", self.snapshots]
         if bootstrapped:

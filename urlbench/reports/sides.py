@@ -1,6 +1,6 @@
 """What can be compared, by name: an agent's runs, a frozen or imported baseline, or published scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -67,6 +67,12 @@ class Side:
         if isinstance(self.scores, ScoreMatrix):
             return len(self.scores.seeds)
         return int(self.scores.n_seeds.min()) or None
+
+
+def split_baselines(agents: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The agents that have runs, and the baselines, both in their order."""
+    runs = [agent for agent in agents if not agent.startswith(PREFIX)]
+    return runs, [agent for agent in agents if agent.startswith(PREFIX)]
 
 
 def sides_of(

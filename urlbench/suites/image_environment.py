@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from urlbench.interfaces import Array, Environment, TimeStep
+from urlbench.suites import rendering
 from urlbench.types import ImageFormat
 
 
 class ImageEnvironment(ABC):
-    """An environment seen in pictures, one a step; implements `urlbench.interfaces.Environment`.
+    """An environment seen in pictures, one a step; implements `urlbench.interfaces.DrawnEnvironment`.
 
     Attributes:
         environment: does everything but the pictures; its observations are not used.
@@ -31,6 +32,10 @@ class ImageEnvironment(ABC):
     @abstractmethod
     def look(self, size: int) -> Array:
         """A picture of the present state, uint8 [3, size, size]; UserError if nothing here can render."""
+
+    def drawn_by(self) -> str | None:
+        """What draws the pictures, in words; None if nothing is drawn. UserError if nothing here can render."""
+        return None if self._image is None else rendering.drawn_by()
 
     def reset(self) -> TimeStep:
         """Start an episode; the stack is filled with copies of its first picture.

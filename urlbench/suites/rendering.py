@@ -162,6 +162,7 @@ def egl_cuda_ordinals() -> tuple[int | None, ...]:
 # --- Rendering --------------------------------------------------------------------------------------
 
 _context: Any = None
+_backend: Backend | None = None
 _renderers: "weakref.WeakSet[Renderer]" = weakref.WeakSet()
 
 
@@ -171,11 +172,11 @@ def _gl_context() -> Any:
     Raises:
         UserError: if there is none to be had.
     """
-    global _context
+    global _context, _backend
     if _context is None:
         backend = choose_backend()
         try:
-            _context = _make_context(backend)
+            _context, _backend = _make_context(backend), backend
         except Exception as error:  # PyOpenGL raises what it likes when a library is missing or broken
             raise UserError(
                 f"rendering with {backend} fails ({type(error).__name__}: {str(error).strip()}); choose another "
@@ -201,6 +202,23 @@ def _make_context(backend: Backend) -> Any:
                 context = mujoco.egl.GLContext(1, 1)
     context.make_current()
     return context
+
+
+def drawn_by() -> str:
+    """What draws in this process, in words: the library, and the name that its OpenGL gives itself.
+
+    Raises:
+        UserError: if nothing here can render.
+    """
+    _gl_context().make_current()
+    from OpenGL import GL  # only here: which library it loads is settled by now
+
+    name = GL.glGetString(GL.GL_RENDERER).decode()
+    software = any(one in name.lower() for one in _SOFTWARE)
+    return f"{_backend}, {'in software' if software else 'on a GPU'} ({name})"
+
+
+_SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 
 
 def _free_all() -> None:
@@ -318,22 +336,14 @@ def draw_test_picture() -> str:
     Raises:
         UserError: if nothing here can render, or if the picture is wrong.
     """
-    backend = choose_backend()
     model = mujoco.MjModel.from_xml_string(_RED_BALL)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     renderer = Renderer(model, height=8, width=8, camera=0)
     centre = renderer.render(data)[4, 4]
-    from OpenGL import GL  # only here: which library it loads is settled by now
-
-    drawn_by = GL.glGetString(GL.GL_RENDERER).decode()
     if not centre[0] > 2 * centre[1:].max():
-        raise UserError(f"{backend} ({drawn_by}) draws wrong pictures: a red ball has the colour {centre.tolist()}.")
-    software = any(name in drawn_by.lower() for name in _SOFTWARE)
-    return f"{backend}, {'in software' if software else 'on a GPU'} ({drawn_by})"
-
-
-_SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
+        raise UserError(f"{drawn_by()} draws wrong pictures: a red ball has the colour {centre.tolist()}.")
+    return drawn_by()
 
 
 def _main() -> int:

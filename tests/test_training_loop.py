@@ -1,35 +1,24 @@
-import hashlib
-import json
-import signal
-import sys
-from collections.abc import Iterator, Mapping
+"""The loop of training: in which order it asks the agent, and when it updates, evaluates and keeps snapshots."""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toy_runs import PLUGIN, assert_same_run, equal, final_agent, run, run_both, toy_jobs
+from toy_runs import PLUGIN, assert_same_run, equal, final_agent, run, toy_jobs, toy_plugin, with_protocol
 
-from urlbench import worker
 from urlbench.checkpoint import snapshot_path
 from urlbench.errors import UserError
 from urlbench.evaluation import FinetuningEvaluation, LocalPlayer
 from urlbench.heartbeat import Heartbeat
-from urlbench.identity import job_id
 from urlbench.interfaces import Actor, Agent, AgentContext, Array, Schedule
 from urlbench.plan import PlanRequest, make_plan
-from urlbench.registry import load_plugin
 from urlbench.replay import Replay
 from urlbench.runner import Surroundings, TrainingLoop, updates_due
 from urlbench.store import RunDirectory, RunStore, Status, read_jsonl
 from urlbench.training_metrics import EpisodeMetrics
-from urlbench.types import Job, Protocol
-
-
-def toy() -> Any:
-    load_plugin(str(PLUGIN))
-    return sys.modules["urlbench_plugin_toy_plugin"]
 
 
 class ScriptedAgent(Agent):
@@ -95,20 +84,6 @@ class RecordingEnvironment:
         return self._environment.step(action)
 
 
-def with_protocol(job: Job, directory: RunDirectory, root: Path, **changes: object) -> tuple[Job, RunDirectory]:
-    """The same job with another protocol, prepared beside it."""
-    values = job.spec.protocol.model_dump() | changes
-    return with_spec(job, root, protocol=Protocol.model_validate(values))
-
-
-def with_spec(job: Job, root: Path, **changes: object) -> tuple[Job, RunDirectory]:
-    spec = job.spec.model_copy(update=changes)
-    other = job.model_copy(update={"spec": spec, "id": job_id(spec), "path": job.path + "_other"})
-    directory = RunStore(root).run_dir(other)
-    directory.prepare(other)
-    return other, directory
-
-
 def scripted_run(
     tmp_path: Path,
     phase: str,
@@ -120,10 +95,10 @@ def scripted_run(
 ) -> tuple[list[str], RecordingEnvironment, RunDirectory]:
     """A loop of 20-frame episodes with a scripted agent."""
     jobs = toy_jobs(tmp_path)
-    job, directory = with_protocol(*jobs[0 if phase == "pretrain" else 1], tmp_path, **protocol)
+    job, directory = with_protocol(jobs[0 if phase == "pretrain" else 1][0], tmp_path, **protocol)
     spec = job.spec.model_copy(update={"action_repeat": repeat})
     scripted = agent(schedule)
-    make = toy().make_environment
+    make = toy_plugin().make_environment
     environment = RecordingEnvironment(make("ball_left", 0, repeat))
     replay = Replay(directory.replay, (4,), np.float32, 2, 1000, scripted.recorded)
     heartbeat = Heartbeat(directory, Status(state="running", phase=spec.phase))
@@ -291,181 +266,16 @@ def test_snapshots_are_of_the_first_episode_end_at_or_after_the_threshold(tmp_pa
         assert agent["updates"] == updates
 
 
-def test_the_end_of_the_budget_ends_the_run_and_keeps_the_agent(tmp_path: Path) -> None:
-    (job, directory), _ = toy_jobs(tmp_path)
-    job, directory = with_protocol(job, directory, tmp_path, pretrain_frames=90, snapshots=(50, 90))
-    assert run(tmp_path, job, directory) == "done"
-    assert json.loads(directory.done_file.read_text())["frames"] == 90
-    assert final_agent(directory)["updates"] == 15
-
-
-def test_a_finetuning_starts_from_its_snapshot(tmp_path: Path) -> None:
-    pretraining, finetuning = run_both(tmp_path, overrides=("agent.schedule.update_every_frames=null",))
-    assert equal(final_agent(pretraining)["model"], final_agent(finetuning)["model"])
-    other = run_both(tmp_path, seed=3, overrides=("agent.schedule.update_every_frames=null",))
-    assert not equal(final_agent(pretraining)["model"], final_agent(other[1])["model"])
-    manifest = json.loads(finetuning.manifest_file.read_text())
-    assert manifest["parent"]["path"].endswith("pretrain/ball/seed_0")
-    sidecar = json.loads(snapshot_path(pretraining.path, 100).with_suffix(".json").read_text())
-    assert manifest["parent"]["snapshot_sha256"] == sidecar["sha256"]
-    assert {"git", "packages", "python", "hardware", "command"} <= manifest.keys()
-    assert manifest["plugins"] == {str(PLUGIN): hashlib.sha256(PLUGIN.read_bytes()).hexdigest()}
-
-
 def test_evaluating_does_not_change_training(tmp_path: Path) -> None:
     pretraining, (job, directory) = toy_jobs(tmp_path)
     run(tmp_path, *pretraining)
     run(tmp_path, job, directory)
-    other, other_directory = with_protocol(job, directory, tmp_path, eval_episodes=1, eval_every_frames=80)
+    other, other_directory = with_protocol(job, tmp_path, eval_episodes=1, eval_every_frames=80)
     run(tmp_path, other, other_directory)
     assert directory.train_file.read_bytes() == other_directory.train_file.read_bytes()
     assert equal(final_agent(directory), final_agent(other_directory))
     last, only = read_jsonl(directory.eval_file)[-1], read_jsonl(other_directory.eval_file)[-1]
     assert last["frame"] == only["frame"] == 80
-
-
-def test_a_run_that_is_done_is_left_alone(tmp_path: Path) -> None:
-    _, directory = run_both(tmp_path)
-    _, (job, _) = toy_jobs(tmp_path)
-    names = sorted(path.name for path in directory.path.iterdir())
-    before = {path: path.stat().st_mtime_ns for path in directory.path.iterdir() if path.name != "lock"}
-    assert run(tmp_path, job, directory) == "done"
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert names == [
-        *("DONE", "attempts.jsonl", "eval.jsonl", "lock", "manifest.json", "snapshots", "spec.json"),
-        *("status.json", "train.jsonl"),
-    ]
-    directory.eval_file.write_bytes(directory.eval_file.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"eval.jsonl was changed after the run ended"):
-        run(tmp_path, job, directory)
-
-
-def test_a_failure_is_recorded_and_repeats(tmp_path: Path) -> None:
-    (job, directory), _ = toy_jobs(tmp_path, agent="toy-fail", seed=1)
-    for attempt in (1, 2):
-        with pytest.raises(ValueError, match="fails on purpose"):
-            run(tmp_path, job, directory)
-        status = directory.read_status()
-        assert status is not None
-        assert (status.state, status.attempt) == ("failed", attempt)
-        assert status.message == "ValueError: the toy agent fails on purpose"
-    reasons = [row["reason"] for row in read_jsonl(directory.attempts_file) if "reason" in row]
-    assert reasons == ["ValueError: the toy agent fails on purpose"] * 2
-    (job, directory), _ = toy_jobs(tmp_path, agent="toy-fail", seed=0)
-    assert run(tmp_path, job, directory) == "done"
-
-
-def test_the_status_says_that_a_run_is_running_while_it_is(tmp_path: Path) -> None:
-    (job, directory), _ = toy_jobs(tmp_path)
-    states: list[tuple[str, int]] = []
-
-    def look() -> str:
-        status = json.loads(directory.status_file.read_text())
-        states.append((status["state"], status["attempt"]))
-        return ""
-
-    run(tmp_path, job, directory, stop=look)
-    assert set(states[1:]) == {("running", 1)}
-
-
-def test_nan_in_a_metric_fails_the_run(tmp_path: Path) -> None:
-    (job, directory), _ = toy_jobs(tmp_path, overrides=("agent.nan_update=3",))
-    message = "the update's loss became infinite or NaN in the episode that ended at frame 60"
-    with pytest.raises(UserError, match=message):
-        run(tmp_path, job, directory)
-    status = directory.read_status()
-    assert status is not None
-    assert message in status.message
-    assert len(read_jsonl(directory.train_file)) == 2
-
-
-def test_nan_in_a_return_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = toy().ToyEnvironment
-    original = environment.step
-    monkeypatch.setattr(environment, "step", lambda self, action: original(self, action)._replace(reward=np.nan))
-    (job, directory), _ = toy_jobs(tmp_path)
-    with pytest.raises(UserError, match="the return of the episode that ended at frame 20 is nan"):
-        run(tmp_path, job, directory)
-
-
-def test_a_parent_that_is_not_there_is_not_replaced(tmp_path: Path) -> None:
-    pretraining, finetuning = toy_jobs(tmp_path)
-    with pytest.raises(UserError, match=r"its pretraining .*pretrain/ball/seed_0 is not finished"):
-        run(tmp_path, *finetuning)
-    run(tmp_path, *pretraining)
-    other = with_spec(finetuning[0], tmp_path, parent="0123456789abcdef")
-    with pytest.raises(UserError, match=r"holds another pretraining than .*, not 0123456789abcdef"):
-        run(tmp_path, *other)
-    snapshot_path(pretraining[1].path, 100).unlink()
-    with pytest.raises(UserError, match=r"snapshot_100.pt does not exist"):
-        run(tmp_path, *finetuning)
-
-
-def test_other_versions_are_refused(tmp_path: Path) -> None:
-    (job, _), _ = toy_jobs(tmp_path)
-    with pytest.raises(UserError, match=r"planned with numpy 0.1 and .* is installed; install numpy==0.1"):
-        run(tmp_path, *with_spec(job, tmp_path, versions={"numpy": "0.1"}))
-
-
-def test_another_version_of_the_suite_is_refused(tmp_path: Path) -> None:
-    (job, _), _ = toy_jobs(tmp_path)
-    with pytest.raises(UserError, match="is of suite toy-states@7 and toy-states@1 is installed"):
-        run(tmp_path, *with_spec(job, tmp_path, suite="toy-states@7"))
-
-
-def test_budgets_must_fit_the_action_repeat(tmp_path: Path) -> None:
-    (job, _), _ = toy_jobs(tmp_path)
-    with pytest.raises(UserError, match="pretrain_frames 100 is not a multiple of the action repeat 3"):
-        run(tmp_path, *with_spec(job, tmp_path, action_repeat=3))
-
-
-@pytest.fixture
-def signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("signals_as_before")
-def test_the_worker_runs_records_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (_, directory), _ = toy_jobs(tmp_path)
-    command = [str(directory.path), "--runs", str(tmp_path)]
-    with directory.lock():
-        assert worker.main(command) == worker.EXIT_FAILED
-    refusal = capsys.readouterr().err
-    assert "is being run by process" in refusal
-    assert refusal.count("\n") == 1
-    status = directory.read_status()
-    assert status is not None
-    assert status.state == "queued"
-    assert worker.main(command) == worker.EXIT_DONE
-    assert worker.main([str(tmp_path / "nowhere"), "--runs", str(tmp_path)]) == worker.EXIT_FAILED
-    (_, failing), _ = toy_jobs(tmp_path, agent="toy-fail", seed=1)
-    assert worker.main([str(failing.path), "--runs", str(tmp_path)]) == worker.EXIT_FAILED
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_the_seed_and_only_the_seed_changes_a_run(tmp_path: Path) -> None:
-    for one, other in zip(run_both(tmp_path / "a", seed=5), run_both(tmp_path / "b", seed=5), strict=True):
-        assert_same_run(one, other)
-
-
-def test_the_status_tells_speed_over_the_recent_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, (_, directory) = toy_jobs(tmp_path)
-    heartbeat = Heartbeat(directory, Status(state="running", phase="finetune", budget=80))
-    now = 100.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    frame, speeds = 0, []
-    for second in range(80):
-        now, frame = 100.0 + second, frame + (10 if second < 40 else 50)
-        heartbeat.beat(frame)
-        stored = json.loads(directory.status_file.read_text())
-        speeds.append((stored["progress"], stored["per_second"]))
-    assert speeds[0] == (10, None)
-    assert speeds[1] == speeds[0]
-    assert speeds[30] == (310, 10.0)
-    assert speeds[78][1] == pytest.approx(50.0)
 
 
 class Lazy:
