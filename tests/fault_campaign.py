@@ -1,6 +1,6 @@
 """Random faults over runs on this machine and on a real Slurm; at the end every result must be the undisturbed run's.
 
-    python tests/fault_campaign.py --faults 100 --executor local --executor slurm --out benchmarks/results/fault_campaign.json
+    python tests/fault_campaign.py --faults 60 --executor slurm --executor local --out FILE.json
 
 Faults: kill -9 of a worker, of the command itself, of any other process of a job, of a node with all that runs on it,
 of the controller; preemption, cancellation; a full disk (a small tmpfs, which only root can mount); a file cut short,
