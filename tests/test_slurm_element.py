@@ -96,15 +96,6 @@ def test_one_run(node: Node) -> None:
     ]
 
 
-def test_runs_of_a_pack_run_side_by_side_on_the_element_s_gpu(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    node.submit(*PRETRAININGS, device="auto")
-    assert node.start() == 0
-    starts, ends = node.rows("start"), node.rows("end")
-    assert max(row["time"] for row in starts) < min(row["time"] for row in ends)
-    assert [row["CUDA_VISIBLE_DEVICES"] for row in starts] == ["3", "3"]
-
-
 def test_a_failing_run_harms_no_other_of_its_pack(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     node.submit(*PRETRAININGS)
     assert node.start({"seed_0": "fail"}) == 0, "the fine-tunings of the other one may start"
@@ -134,10 +125,14 @@ def test_an_element_that_is_started_again_runs_only_what_is_left(node: Node) -> 
     assert [row["run"] for row in node.rows("start")] == [str(node.root / PRETRAININGS[1].path)]
 
 
-def test_a_request_to_stop_saves_all_runs(node: Node) -> None:
-    node.submit(*PRETRAININGS)
+def test_a_pack_runs_side_by_side_on_one_gpu_and_a_request_to_stop_saves_all_of_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    node.submit(*PRETRAININGS, device="auto")
     with signalled(signal.SIGTERM, lambda: len(node.rows("start")) == 2):
         assert node.start({"seed": "wait"}) == 75
+    assert [row["CUDA_VISIBLE_DEVICES"] for row in node.rows("start")] == ["3", "3"]
     assert node.states(*PRETRAININGS) == ["interrupted", "interrupted"]
     assert node.start() == 0
 
