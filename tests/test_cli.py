@@ -1,14 +1,16 @@
 """The command line without running anything: lists, plans, status, and what bad input is answered."""
 
 import json
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from toy_runs import PLUGIN
 
 from urlbench import __version__, cli
@@ -29,6 +31,30 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below a group, with the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_shows_every_option_with_all_its_words(
+    urlbench: Command, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # in narrow columns words are broken
+    shown = re.sub(r"[\s│]+", "", urlbench(*words, "--help").out)
+    for option in COMMANDS[words].params:
+        if option.param_type_name == "option" and option.name != "help":
+            assert option.opts[0] in shown
+            assert re.sub(r"\s+", "", option.help) in shown
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 complete, 1 failures, 2 usage, 3 incomplete.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # its own markup would swallow [default: ...]
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -26,6 +26,7 @@ app = typer.Typer(
     name="baselines",
     help="Published scores that come with urlbench, and your own results in one file each.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="see: urlbench baselines list")]
 

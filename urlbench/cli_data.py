@@ -23,6 +23,7 @@ app = typer.Typer(
     name="data",
     help="Collect, download, import, check and relabel the data sets that offline suites pretrain on.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 DomainOption = Annotated[str, typer.Option("--domain", help="walker, quadruped or jaco.")]

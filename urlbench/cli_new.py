@@ -5,7 +5,12 @@ from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(name="new", help="Write a working agent of your own, to start from.", no_args_is_help=True)
+app = typer.Typer(
+    name="new",
+    help="Write a working agent of your own, to start from.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 
 @app.callback()
