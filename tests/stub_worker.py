@@ -47,6 +47,8 @@ elif behaviour == "deaf":
 elif behaviour == "fail":
     write_status("failed", "the reason in status.json")
     sys.exit(1)
+elif behaviour == "slow":
+    time.sleep(1.0)
 elif behaviour == "refuse":
     print("an earlier line\nthe last line of the log\n", flush=True)
     sys.exit(1)

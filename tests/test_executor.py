@@ -95,7 +95,7 @@ def test_a_child_starts_when_its_own_parent_is_done(stub: Stub) -> None:
 
 
 def test_never_more_workers_than_asked_for(stub: Stub) -> None:
-    stub.run(toy_plan(seeds=(0, 1, 2)), workers=2)
+    stub.run(toy_plan(phase="pretrain", seeds=(0, 1, 2)), {"pretrain": "slow"}, workers=2)
     times = [(row["time"], 1) for row in stub.rows("start")] + [(row["time"], -1) for row in stub.rows("end")]
     at_once, most = 0, 0
     for _, change in sorted(times):

@@ -21,6 +21,7 @@ from urlbench.slurm import element
 from urlbench.slurm.code_snapshot import take_snapshot
 from urlbench.slurm.element import digest_of, main
 from urlbench.slurm.grouping import ArrayPlan
+from urlbench.slurm.profile import Resources
 from urlbench.slurm.records import ArrayRecord, Records, record_of
 from urlbench.store import RunDirectory
 from urlbench.types import Job
@@ -129,12 +130,24 @@ def test_a_pack_runs_side_by_side_on_one_gpu_and_a_request_to_stop_saves_all_of_
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    node.submit(*PRETRAININGS, device="auto")
+    node.submit(*PRETRAININGS, device="auto", pretrain=Resources(slot_minutes=60, gpus=1))
     with signalled(signal.SIGTERM, lambda: len(node.rows("start")) == 2):
         assert node.start({"seed": "wait"}) == 75
     assert [row["CUDA_VISIBLE_DEVICES"] for row in node.rows("start")] == ["3", "3"]
     assert node.states(*PRETRAININGS) == ["interrupted", "interrupted"]
     assert node.start() == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "seen"), [({}, ""), ({"gres": "gpu:a100:1"}, "3"), ({"gres": "nvme:1"}, "")], ids=str
+)
+def test_only_gpus_that_were_asked_for_are_used(
+    node: Node, extra: dict[str, str], seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    node.submit(PRETRAININGS[0], device="auto", pretrain=Resources(slot_minutes=60, extra=extra))
+    assert node.start() == 0
+    assert [row["CUDA_VISIBLE_DEVICES"] for row in node.rows("start")] == [seen]
 
 
 def test_saving_may_not_take_the_time_that_queueing_again_needs(node: Node) -> None:

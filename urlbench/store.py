@@ -363,6 +363,7 @@ class RunStore:
 
 def _folders_with_spec(root: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         if "spec.json" in files:
             subfolders.clear()
             yield Path(folder)

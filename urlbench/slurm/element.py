@@ -21,12 +21,12 @@ from pathlib import Path
 from submitit.helpers import DelayedSubmission
 
 from urlbench.errors import UserError
-from urlbench.executor import Executor, ExecutorOptions, JobView, visible_gpus, wait_for_orphans
+from urlbench.executor import Device, Executor, ExecutorOptions, JobView, visible_gpus, wait_for_orphans
 from urlbench.manifest import code_snapshot
 from urlbench.slurm.profile import Profile
 from urlbench.slurm.records import ArrayRecord, Records
 from urlbench.store import RunDirectory, read_jsonl
-from urlbench.types import Job, Plan
+from urlbench.types import Job, Phase, Plan
 from urlbench.worker import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 
 # Told to stop by Slurm itself, an element waits to be ended; what it would say itself counts as a failure.
@@ -105,11 +105,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(record: ArrayRecord, root: Path, jobs: Sequence[Job]) -> int:
     profile = record.profile
+    # Where Slurm does not confine GPUs, those of others can be seen.
+    device: Device = "cpu" if profile.device == "auto" and not asks_for_gpus(profile, record.phase) else profile.device
     options = ExecutorOptions(
         workers=len(jobs),
         threads=profile.threads,
-        device=profile.device,
-        gpus=() if profile.device == "cpu" else visible_gpus(),
+        device=device,
+        gpus=() if device == "cpu" else visible_gpus(),
         env_workers=profile.env_workers,
         grace_seconds=_SHARE_TO_SAVE * profile.signal_seconds,
     )
@@ -132,6 +134,12 @@ def _run(record: ArrayRecord, root: Path, jobs: Sequence[Job]) -> int:
     if executor.interrupted or "interrupted" in states:
         return EXIT_INTERRUPTED
     return EXIT_DONE if "done" in states else EXIT_FAILED
+
+
+def asks_for_gpus(profile: Profile, phase: Phase) -> bool:
+    """True if the elements of a phase ask Slurm for GPUs."""
+    resources = profile.for_phase(phase)
+    return resources.gpus > 0 or "gpu" in str(resources.extra.get("gres", ""))
 
 
 class _Announcer:
