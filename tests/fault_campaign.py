@@ -71,7 +71,7 @@ class Campaign:
         """`urlbench run` for these seeds."""
         return [
             *(sys.executable, "-m", "urlbench", "run", "--suite", "toy-states", "--agent", "toy", "--preset", "smoke"),
-            *("--seeds", ",".join(map(str, seeds)), "--plugin", str(PLUGIN), "--runs", str(root or self.root)),
+            *("--seeds", f"{min(seeds)}-{max(seeds)}", "--plugin", str(PLUGIN), "--runs", str(root or self.root)),
             *("-o", f"agent.pause_seconds={_PAUSE_SECONDS}"),
         ]
 
