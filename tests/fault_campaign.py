@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from slurm_cluster import NODES, SlurmCluster, processes
@@ -41,6 +42,13 @@ _LONGEST_SECONDS = 1800.0
 _DAMAGE = re.compile(r"damaged|truncated|cannot be read|does not exist|not of this version|was edited|is gone")
 
 
+class _Cut(NamedTuple):
+    """A file that was cut short: what it held, and what is left of that."""
+
+    content: bytes
+    left: bytes
+
+
 class Campaign:
     """Faults over the runs of one folder.
 
@@ -55,7 +63,7 @@ class Campaign:
         self._environment = environment | {"URLBENCH_CHECKPOINT_SECONDS": "0.3"}
         self.counts: Counter[str] = Counter()
         self.refusals = 0
-        self._originals: dict[Path, bytes] = {}
+        self._cuts: dict[Path, _Cut] = {}
         self._kinds: dict[str, Callable[[], bool]] = {
             "worker killed": lambda: self._kill("urlbench.worker"),
             "file cut short": self._cut_a_file,
@@ -112,43 +120,48 @@ class Campaign:
                 files = [
                     file
                     for file in (directory.snapshots if done else directory.path).rglob("*")
-                    if file.is_file() and file.name != "lock" and file.stat().st_size and file not in self._originals
+                    if file.is_file() and file.name != "lock" and file.stat().st_size and file not in self._cuts
                 ]
                 if files:
                     file = self._rng.choice(sorted(files))
-                    self._originals[file] = content = file.read_bytes()
-                    os.truncate(file, self._rng.randrange(len(content)))
+                    content = file.read_bytes()
+                    self._cuts[file] = _Cut(content, content[: self._rng.randrange(len(content))])
+                    os.truncate(file, len(self._cuts[file].left))
                     return True
         return False
 
     def restore_what_was_refused(self) -> None:
-        """Put files back without which runs say that they cannot go on; the others have done without them."""
-        unread = {}
-        for file, content in self._originals.items():
-            run = next(folder for folder in file.parents if (folder / "log.txt").exists() or (folder / "lock").exists())
-            directory = RunDirectory(run)
-            children = [RunDirectory(path.parent) for path in self.root.rglob("spec.json")]
-            with contextlib.suppress(UserError):
-                states = [one.read_status() for one in (directory, *children)]
-                messages = " ".join(status.message for status in states if status and status.state == "failed")
-                needed = file.name == "spec.json" or (str(run) in messages and _DAMAGE.search(messages))
-                if not needed:
-                    if "snapshots" in file.parts:
-                        unread[file] = content
-                    continue
-            self.refusals += 1
-            file.parent.mkdir(exist_ok=True)
-            file.write_bytes(content)
-        self._originals = unread
+        """Put files back without which runs say that they cannot go on."""
+        self._forget_what_was_written_again()
+        for file, cut in list(self._cuts.items()):
+            if self._refused(file):
+                self.refusals += 1
+                file.write_bytes(cut.content)
+                del self._cuts[file]
+
+    def _forget_what_was_written_again(self) -> None:
+        """Runs that have done without a file have removed it or written it anew."""
+        self._cuts = {file: cut for file, cut in self._cuts.items() if file.exists() and file.read_bytes() == cut.left}
+
+    def _refused(self, file: Path) -> bool:
+        """True if a run that needs the file, its own or one that starts from it, says so."""
+        run = next(folder for folder in file.parents if (folder / "lock").exists())
+        try:
+            states = [directory.read_status() for directory in RunStore(self.root).directories()]
+        except UserError:  # a spec.json that cannot be read
+            return True
+        messages = " ".join(status.message for status in states if status is not None and status.state == "failed")
+        return file.name == "spec.json" or (str(run) in messages and bool(_DAMAGE.search(messages)))
 
     def restore_what_nobody_read(self) -> None:
-        """Put snapshots back that were cut short and that no run has asked for; whoever had would have noticed."""
-        for file, content in self._originals.items():
-            if file.read_bytes() != content:
+        """Put back what is still cut short; who asks for such a snapshot has to notice."""
+        self._forget_what_was_written_again()
+        for file, cut in self._cuts.items():
+            if "snapshots" in file.parts:
                 with pytest.raises(UserError, match=r"damaged|does not describe"):
                     load_snapshot(file.with_suffix(".pt"), self._header(file))
-                file.write_bytes(content)
-        self._originals.clear()
+            file.write_bytes(cut.content)
+        self._cuts.clear()
 
     def _header(self, file: Path) -> SnapshotHeader:
         """What a snapshot should be."""
