@@ -35,7 +35,13 @@ def agent_changes(
     """
     changes: dict[str, dict[str, Any]] = {agent: {} for agent in agents}
     if config_file is not None:
-        for prefix, values in _read_config_file(config_file).items():
+        content = read_yaml(
+            Path(config_file),
+            what="configuration file",
+            option="--config",
+            holds="a mapping from agent names to their keys",
+        )
+        for prefix, values in content.items():
             where = f"in the configuration file {config_file!r}"
             if not isinstance(values, Mapping):
                 raise UserError(f"{prefix!r} {where} holds {values!r}; write a mapping of configuration keys below it.")
@@ -104,19 +110,30 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _read_config_file(config_file: str) -> Mapping[Any, Any]:
+def read_yaml(
+    path: Path, *, what: str, option: str, holds: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader
+) -> Mapping[Any, Any]:
+    """The mapping in a user's YAML file.
+
+    Args:
+        path: of the file.
+        what: it is, for the message.
+        option: that named it.
+        holds: what it must hold.
+        loader: what plain words are taken for.
+
+    Raises:
+        UserError: if it cannot be read, is not YAML or holds no mapping.
+    """
+    name = f"the {what} {str(path)!r}"
     try:
-        content = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), loader)
     except OSError as error:
-        raise UserError(
-            f"cannot read the configuration file {config_file!r}: {error.strerror}; check --config."
-        ) from error
+        raise UserError(f"cannot read {name}: {error.strerror}; check {option}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"the configuration file {config_file!r} is not YAML: {_one_line(error)}; correct it."
-        ) from error
+        raise UserError(f"{name} is not YAML: {_one_line(error)}; correct it.") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"the configuration file {config_file!r} must hold a mapping from agent names to their keys.")
+        raise UserError(f"{name} must hold {holds}.")
     return content
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from urlbench.config import read_yaml
 from urlbench.errors import UserError, unknown_name
 from urlbench.types import Phase, Spec
 
@@ -154,7 +155,14 @@ def load_profile(path: Path) -> Profile:
         UserError: for a file that is missing or not YAML, an unknown key, with the nearest known one, or a wrong value.
     """
     where = f"in the cluster profile {str(path)!r}"
-    content = {key: value for key, value in _read(path).items() if value is not None}
+    read = read_yaml(
+        path,
+        what="cluster profile",
+        option="--cluster",
+        holds="keys such as resources:, with slot: 4h below it",
+        loader=_Loader,
+    )
+    content = {key: value for key, value in read.items() if value is not None}
     if misplaced := content.keys() & _RESOURCE_KEYS:
         raise UserError(f"{min(misplaced)} {where} stands alone; move it below resources, or below a phase.")
     _refuse_unknown_keys(content, set(Profile.model_fields), "", where)
@@ -177,20 +185,6 @@ _Loader.yaml_implicit_resolvers = {
     for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
-    except OSError as error:
-        raise UserError(f"cannot read the cluster profile {str(path)!r}: {error.strerror}; check --cluster.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"the cluster profile {str(path)!r} is not YAML: {' '.join(str(error).split())}; correct it."
-        ) from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"the cluster profile {str(path)!r} must hold keys such as resources:, with slot: 4h below it.")
-    return content
 
 
 def _section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
