@@ -3,6 +3,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help venv demo gallery test check smoke lint parity clean
 
+# Tests start many processes, and each would compile all of our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -1,6 +1,11 @@
 """What holds for all tests, and fixtures that several files share."""
 
+import os
 from collections.abc import Iterator
+
+# Before NumPy and PyTorch are imported, and for the processes that tests start: each test has one core, as -n auto
+# starts as many workers as there are cores, and threads that wait for one another take the cores of other workers.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from slurm_cluster import SlurmCluster, obstacle

@@ -1,6 +1,7 @@
 """What every registered agent promises: it builds, learns, is saved and restored bit for bit, and is fine-tuned."""
 
 import math
+from copy import deepcopy
 
 import agent_factory as factory
 import numpy as np
@@ -46,7 +47,7 @@ def build(name: str, kind: ObservationKind, phase: str, seed: int = 0) -> Agent:
 @both_phases
 def test_learns_and_acts(name: str, kind: ObservationKind, phase: str) -> None:
     agent = build(name, kind, phase)
-    before = stored(agent.state_dict())
+    before = deepcopy(agent.state_dict())
     for seed in range(2):
         metrics = agent.update(batch_for(agent, kind, seed=seed))
         assert all(math.isfinite(float(value)) for value in metrics.values())
@@ -119,7 +120,7 @@ def test_evaluating_changes_nothing(name: str, phase: str) -> None:
     agent.update(batch_for(agent))
     training = agent.actor(evaluation=False, seed=0)
     play(training, "states", first=0, steps=2)
-    before, actor_before = stored(agent.state_dict()), stored(training.state_dict())
+    before, actor_before = deepcopy(agent.state_dict()), deepcopy(training.state_dict())
     evaluations = [play(agent.actor(evaluation=True, seed=1), "states", first=0, steps=3) for _ in range(2)]
     assert evaluations[0] == evaluations[1]
     assert same(before, agent.state_dict())
@@ -166,7 +167,7 @@ def test_every_preset_resolves(name: str) -> None:
 def test_finetuning_starts_afresh_but_for_what_was_learned(name: str) -> None:
     pretrained = factory.build(name)
     pretrained.update(batch_for(pretrained))
-    before = stored(pretrained.state_dict())
+    before = deepcopy(pretrained.state_dict())
     tuned = [pretrained.for_finetuning(factory.context(seed=seed)) for seed in (0, 0, 1)]
     assert same(tuned[0].state_dict(), tuned[1].state_dict())
     tuned[0].update(batch_for(tuned[0], seed=1))

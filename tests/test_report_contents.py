@@ -271,6 +271,17 @@ def test_fifty_agents_have_fifty_rows_that_do_not_touch(tmp_path, drawn):
     assert [text.get_text() for text in axes.texts] == ["1/2"]
 
 
+def test_figures_are_drawn_for_files_that_show_them_only(grid, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(figures.Canvas, "of", never)
+    report(grid, ["apt"], formats=("md", "latex", "csv"))
+    for picture in ("html", "png"):
+        with pytest.raises(AssertionError, match="drawn"):
+            report(grid, ["apt"], formats=(picture,))
+
+
 def test_nothing_is_drawn_outside_of_a_figure(odd, drawn):
     report(odd, formats=("png",))
     for name in ("aggregates", "profiles", "improvement", "completeness"):

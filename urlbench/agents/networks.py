@@ -132,5 +132,6 @@ def initialised(build: Callable[[], M], seed: int) -> M:
     PyTorch's initialisers take no generator, so this is the one place that touches the global one.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # torch.manual_seed would seed other devices, too, whose streams are not put back.
+        torch.default_generator.manual_seed(seed)
         return build()

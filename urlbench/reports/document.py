@@ -1,7 +1,7 @@
 """A report before it has a format, and its Markdown, HTML, LaTeX, CSV, PNG, PDF and SVG files."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Report:
         frame: its name and its marks.
         tables: for all formats.
         long_tables: for all formats but LaTeX.
-        figures: title and picture, by name.
+        figures: title and how to draw it, by name; only files with pictures have them drawn.
         provenance: of all of it.
         origins: the runs that single numbers are made of.
     """
@@ -52,7 +52,7 @@ class Report:
     frame: Frame
     tables: tuple[Table, ...]
     long_tables: tuple[Table, ...]
-    figures: Mapping[str, tuple[str, Figure]]
+    figures: Mapping[str, tuple[str, Callable[[], Figure]]]
     provenance: Provenance
     origins: Origins
 
@@ -73,9 +73,11 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
         pictures[ending] = [
             {"title": title, "file": f"{name}-{frame.stem}.{ending}"} for name, (title, _) in report.figures.items()
         ]
-    drawings = {}
+    drawn, drawings = {}, {}
+    if {"html", *figures.PICTURES} & set(formats):
+        drawn = {name: draw() for name, (_, draw) in report.figures.items()}
     if {"html", "svg"} & set(formats):
-        drawings = {name: figures.svg(figure) for name, (_, figure) in report.figures.items()}
+        drawings = {name: figures.svg(figure) for name, figure in drawn.items()}
     common = {
         "title": f"Report of {frame.name}",
         "scope": frame.scope,
@@ -114,7 +116,7 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> list[P
         path.write_text(text, encoding="utf-8", newline="\n")
     paths = list(written)
     for ending, shown in pictures.items():
-        for picture, (name, (_, figure)) in zip(shown, report.figures.items(), strict=True):
+        for picture, (name, figure) in zip(shown, drawn.items(), strict=True):
             path = folder / picture["file"]
             paths.append(path)
             if ending == "svg":

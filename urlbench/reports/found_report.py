@@ -1,6 +1,7 @@
 """The report of a suite that looks for goals: fractions found with Wilson intervals, never normalised, never an IQM."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -44,10 +45,11 @@ def assemble(results: Results, command: str, *, allow_partial: bool) -> Report:
         shown["goals"] = by_goal, goals, "fraction of goals found"
     shown["episodes"] = by_episode, episodes, "fraction of episodes that found their goal"
     frame, origin = Frame.of(results), provenance(results, command)
-    figures: Mapping[str, tuple[str, Figure]] = {
+    figures: Mapping[str, tuple[str, Callable[[], Figure]]] = {
         name: (
             f"{table.title} — {frame.name}",
-            found_figure(
+            partial(
+                found_figure,
                 panels(results, groups, count),
                 frame.titled(table.title),
                 [*_figure_notes(results, groups, name), origin.short],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -68,11 +69,11 @@ def assemble(
     intervals = score_tables.interval_words(ci, reps)
     hollow = published_labels(entries)
     hollow_note = [_HOLLOW_NOTE] if hollow else []
-    figures: dict[str, tuple[str, Figure]] = {}
+    figures: dict[str, tuple[str, Callable[[], Figure]]] = {}
     long_tables: list[Table] = []
 
     def add(name: str, title: str, notes: Sequence[str], draw: Callable[[str, list[str]], Figure]) -> None:
-        figures[name] = f"{title} — {frame.name}", draw(frame.titled(title), [*notes, origin.short])
+        figures[name] = f"{title} — {frame.name}", partial(draw, frame.titled(title), [*notes, origin.short])
 
     add(
         "aggregates",
