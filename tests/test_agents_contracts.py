@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from agent_factory import batch_for, play, same, stored
+from torch import nn
 
 from urlbench import registry
 from urlbench.agents.ddpg.learner import DDPGLearner
+from urlbench.agents.networks import initialised
 from urlbench.config import resolve_config
 from urlbench.interfaces import Agent
 from urlbench.types import ObservationKind
@@ -113,6 +115,16 @@ def test_building_and_learning_leave_the_global_random_state_alone(name: str) ->
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_initial_weights_are_those_of_the_seed_and_no_other_device_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(5)
+    expected = nn.Linear(3, 2).state_dict()
+    seeded: list[int] = []
+    for device in (torch.cuda, torch.xpu):
+        monkeypatch.setattr(device, "manual_seed_all", seeded.append)
+    assert same(initialised(lambda: nn.Linear(3, 2), 5).state_dict(), expected)
+    assert seeded == []
+
+
 @pytest.mark.parametrize("name", AGENTS)
 @both_phases
 def test_evaluating_changes_nothing(name: str, phase: str) -> None:
@@ -134,7 +146,7 @@ def test_searching_goes_on_from_what_is_stored_and_changes_nothing(
 ) -> None:
     agent = factory.build(name, kind)
     agent.update(batch_for(agent, kind))
-    state = stored(agent.state_dict())
+    state = deepcopy(agent.state_dict())
     restored = factory.build(name, kind, seed=1)
     restored.load_state_dict(state)
 

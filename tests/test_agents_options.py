@@ -7,7 +7,7 @@ from typing import Any
 
 import agent_factory as factory
 import pytest
-from agent_factory import TINY, batch, play, same, stored
+from agent_factory import TINY, batch, play, same
 from torch import nn
 
 from urlbench.agents.choreographer import Choreographer, ChoreographerConfig, ChoreographerFinetuning
@@ -149,7 +149,7 @@ def outcome(config: ChoreographerConfig, kind: ObservationKind) -> dict[str, Any
     for rewards in (weak, batch(kind, seed=1, **small)):
         tuned.update(rewards)
     schedule = agent.schedule.model_dump()
-    return stored({"pretrained": agent.state_dict(), "tuned": tuned.state_dict(), "actions": actions}) | schedule
+    return {"pretrained": agent.state_dict(), "tuned": tuned.state_dict(), "actions": actions} | schedule
 
 
 def test_every_option_is_tried() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import agent_factory as factory
 import pytest
-from agent_factory import batch_for, play, same, stored
+from agent_factory import batch_for, play, same
 
 from urlbench.agents.ddpg.backbone import DDPGConfig
 from urlbench.agents.ddpg.learner import PretrainedConfig, SkilledConfig
@@ -128,8 +128,8 @@ def outcome(name: str, kind: ObservationKind, changes: str) -> dict[str, Any]:
     for seed in range(2):
         tuned.update(batch_for(tuned, kind, seed=seed, size=4))
     actions.append(play(actor, kind, first=1, steps=5))
-    state = stored({"pretrained": agent.state_dict(), "tuned": tuned.state_dict()})
-    return state | {"actions": actions, "schedules": schedules}
+    states = {"pretrained": agent.state_dict(), "tuned": tuned.state_dict()}
+    return states | {"actions": actions, "schedules": schedules}
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name, other in OTHER.items() for option in other])

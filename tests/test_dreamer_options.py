@@ -8,7 +8,7 @@ from typing import Any
 
 import agent_factory as factory
 import pytest
-from agent_factory import batch_for, play, same, stored, tiny
+from agent_factory import batch_for, play, same, tiny
 
 from urlbench.agents.dreamer.finetuning import Finetuning
 from urlbench.registry import load_agent
@@ -121,7 +121,7 @@ def outcome(name: str, kind: ObservationKind, changes: str) -> dict[str, Any]:
     for seed in range(2):
         tuned.update(batch_for(tuned, kind, seed=seed, **small))
     actions.append(play(actor, kind, first=10, steps=2))
-    return stored({"pretrained": agent.state_dict(), "tuned": tuned.state_dict()}) | {"actions": actions}
+    return {"pretrained": agent.state_dict(), "tuned": tuned.state_dict(), "actions": actions}
 
 
 @pytest.mark.slow

@@ -22,8 +22,12 @@ from urlbench.interfaces import TimeStep
 from urlbench.suites import sawyer_reach
 from urlbench.suites.reach_ceiling import proportional_action, reached_goals
 from urlbench.suites.reach_goals import GOALS, goal_set
+from urlbench.suites.rendering import imported_without_graphics
 from urlbench.suites.sawyer_reach import SUCCESS_RADIUS, ReachEnvironment, ReachSimulation, make_pixels, make_states
 from urlbench.types import ImageFormat
+
+with imported_without_graphics():
+    import mujoco
 
 PIXELS, STATES = registry.load_suite("metaworld-reach"), registry.load_suite("metaworld-reach-states")
 SUITES = pytest.mark.parametrize("suite", [PIXELS, STATES], ids=["pixels", "states"])
@@ -216,6 +220,23 @@ def test_every_frame_equals_that_of_metaworld_bit_for_bit(policy: str, metaworld
     # What these are for.
     assert successes or policy != "to the goal"
     assert turned > 0.1 or policy != "pushing the object"
+
+
+def test_simulations_have_models_of_their_own_that_equal_the_file_s() -> None:
+    def numbers(model: Any) -> np.ndarray:
+        stored = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+        mujoco.mj_saveModel(model, None, stored)
+        return stored
+
+    used, fresh = ReachSimulation(), ReachSimulation()
+    np.testing.assert_array_equal(numbers(used.model), numbers(fresh.model))
+    used.start(np.array([0, 0.6, 0.02]), np.array([0.1, 0.7, 0.2]))
+    assert not np.array_equal(used.model.site("goal").pos, fresh.model.site("goal").pos)
+    from_file = mujoco.MjModel.from_xml_path(str(sawyer_reach._model_file()))
+    np.testing.assert_array_equal(numbers(ReachSimulation().model), numbers(fresh.model))
+    # What a simulation changes in its model, and nothing else.
+    from_file.eq_data[0], from_file.cam_pos[fresh.camera] = fresh.model.eq_data[0], fresh.model.cam_pos[fresh.camera]
+    np.testing.assert_array_equal(numbers(fresh.model), numbers(from_file))
 
 
 @pytest.mark.parametrize(
