@@ -3,11 +3,13 @@
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from urlbench.agents.running_moments import RunningMoments
 
-CHUNK_ELEMENTS = 32 * 1024 * 1024  # distances held at once: 128 MiB in float32
+CHUNK_ELEMENTS = 32 * 1024 * 1024  # distances held at once, at most: 128 MiB in float32
+CHUNK_ROWS = 400  # of them at once, at most, so that those of few rows stay in the cache
 
 
 @torch.no_grad()
@@ -33,15 +35,39 @@ def nearest_distances(x: Tensor, k: int) -> Tensor:
         raise ValueError(f"k={k} neighbours asked of {n} rows; k must be between 1 and the number of rows")
     x = x.detach() - x.detach().mean(0)  # centring keeps the cancellation in the product form small
     squared, ones = (x * x).sum(-1, keepdim=True), x.new_ones(n, 1)
+    group = max(1, round((n / k) ** 0.5))  # as many groups as there are distances in k of them
     # |a - b|^2 = [-2a, |a|^2, 1] . [b, 1, |b|^2]: one product, no passes over the large matrix.
-    left, right = torch.cat([-2 * x, squared, ones], -1), torch.cat([x, ones, squared], -1).T
-    rows = max(1, CHUNK_ELEMENTS // n)
-    nearest = []
-    for first in range(0, n, rows):
-        distance = left[first : first + rows] @ right
-        distance.diagonal(first).zero_()
-        nearest.append(distance.topk(k, largest=False, sorted=False).values.clamp_(min=0).sqrt_())
+    left, right = torch.cat([-2 * x, squared, ones], -1), torch.cat([x, ones, squared], -1)
+    # Rows at distance infinity make the last group a whole one.
+    right = F.pad(right, (0, 0, 0, -n % group))
+    right[n:, -1] = torch.inf
+    rows = min(n, CHUNK_ROWS, max(1, CHUNK_ELEMENTS // n))
+    memory, nearest = x.new_empty(rows, len(right)), []
+    for block in range(0, n, rows):
+        some = left[block : block + rows]
+        distance = torch.mm(some, right.T, out=memory[: len(some)])
+        distance.diagonal(block).zero_()
+        nearest.append(smallest(distance, k, group).clamp_(min=0).sqrt_())
     return torch.cat(nearest)
+
+
+def smallest(x: Tensor, k: int, group: int) -> Tensor:
+    """The k smallest numbers of each row.
+
+    They are all in the k groups whose smallest numbers are smallest, which is far less to search through.
+
+    Args:
+        x: [N, M].
+        k: at most M.
+        group: numbers in a group, a divisor of M.
+
+    Returns:
+        [N, k] in no order; the same numbers as those of `torch.topk`.
+    """
+    groups = x.unflatten(-1, (group, -1))
+    promising = groups.amin(1).topk(min(k, groups.shape[-1]), largest=False, sorted=False).indices
+    numbers = groups.gather(2, promising.unsqueeze(1).expand(-1, group, -1)).flatten(1)
+    return numbers.topk(k, largest=False, sorted=False).values
 
 
 def knn_entropy(x: Tensor, k: int, *, clip: float = 1e-4) -> Tensor:

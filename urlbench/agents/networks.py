@@ -24,7 +24,8 @@ class MLP(nn.Module):
         hidden: sizes of the hidden layers.
         outputs: size of the output; None ends with the last hidden layer.
         norm: layer norm after every hidden linear layer.
-        activation: ELU in the networks of Dreamer agents, ReLU elsewhere.
+        activation: in place, which autograd allows after a linear layer or a norm; ELU in the networks of Dreamer
+            agents, ReLU elsewhere.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class MLP(nn.Module):
         outputs: int | None,
         *,
         norm: bool = False,
-        activation: Callable[[Tensor], Tensor] = F.elu,
+        activation: Callable[[Tensor], Tensor] = F.elu_,
     ) -> None:
         super().__init__()
         self.activation = activation
@@ -72,7 +73,7 @@ class ConvEncoder(nn.Module):
         """Embed `image` [..., 3, 64, 64], values in [-0.5, 0.5]; channel-major flattening."""
         x = image.reshape(-1, *image.shape[-3:])
         for conv in self.convs:
-            x = F.elu(conv(x))
+            x = F.elu_(conv(x))
         return x.reshape(*image.shape[:-3], -1)
 
 
@@ -102,9 +103,9 @@ class ConvDecoder(nn.Module):
         """The mean image [..., 3, 64, 64] for model states [..., F]."""
         x = self.linear(feat).reshape(-1, self.linear.out_features, 1, 1)
         for deconv in self.deconvs[:-1]:
-            x = F.elu(deconv(x))
+            x = F.elu_(deconv(x))
         x = self.deconvs[-1](x)
-        x = F.elu(x) if self.elu_output else x
+        x = F.elu_(x) if self.elu_output else x
         return x.reshape(*feat.shape[:-1], *x.shape[1:])
 
 
@@ -121,7 +122,7 @@ def orthogonal_(layer: nn.Module) -> None:
 
 def relu_mlp(inputs: int, hidden: Sequence[int], outputs: int) -> MLP:
     """ReLU layers and a linear output layer, orthogonal weights."""
-    module = MLP(inputs, hidden, outputs, activation=F.relu)
+    module = MLP(inputs, hidden, outputs, activation=F.relu_)
     module.apply(orthogonal_)
     return module
 

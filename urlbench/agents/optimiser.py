@@ -40,7 +40,7 @@ class Optimiser:
         self.parameters = list(parameters)
         self._decayed = [*self.parameters, *also_decay]
         self._config = config
-        self._adam = torch.optim.Adam(self.parameters, lr=lr, eps=config.eps)
+        self._adam = torch.optim.Adam(self.parameters, lr=lr, eps=config.eps, fused=True)
 
     def step(self, loss: Tensor) -> Tensor:
         """One step down the gradient of `loss`.

@@ -141,21 +141,21 @@ class RSSM(nn.Module):
 
     def prior_logits(self, deter: Tensor) -> Tensor:
         """[..., D] to [..., V, C]."""
-        return self._unflatten(self.prior2(F.elu(self.prior1(deter))))
+        return self._unflatten(self.prior2(F.elu_(self.prior1(deter))))
 
     def _observe(
         self, state: LatentState, action: Tensor, embed_part: Tensor, is_first: Tensor, draws: Draws
     ) -> LatentState:
         keep = (~is_first).to(action.dtype).unsqueeze(-1)
         deter = self._advance(state.stoch * keep.unsqueeze(-1), state.deter * keep, action * keep)
-        hidden = F.elu(F.linear(deter, self.post1.weight[:, : self.deter]) + embed_part)
+        hidden = F.elu_(F.linear(deter, self.post1.weight[:, : self.deter]) + embed_part)
         return self._draw(deter, self._unflatten(self.post2(hidden)), draws)
 
     def _embed_part(self, embed: Tensor) -> Tensor:
         return F.linear(embed, self.post1.weight[:, self.deter :], self.post1.bias)
 
     def _advance(self, stoch: Tensor, deter: Tensor, action: Tensor) -> Tensor:
-        x = F.elu(self.pre(torch.cat([stoch.flatten(-2), action], -1)))
+        x = F.elu_(self.pre(torch.cat([stoch.flatten(-2), action], -1)))
         next_deter: Tensor = self.cell(x, deter)
         return next_deter
 

@@ -34,7 +34,7 @@ class Disagreement(IntrinsicReward):
         super().__init__()
         features, inputs = backbone.features, backbone.features + context.action_dim
         self.models = nn.ModuleList(
-            MLP(inputs, (config.hidden,), features, activation=F.relu) for _ in range(config.models)
+            MLP(inputs, (config.hidden,), features, activation=F.relu_) for _ in range(config.models)
         )
         parameters = [*self.parameters(), *backbone.encoder.parameters()]
         self.optimisers = {"models": Optimiser(parameters, config.lr, ADAM)}

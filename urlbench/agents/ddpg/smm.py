@@ -67,7 +67,7 @@ class VAE(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, code: int) -> None:
         super().__init__()
-        self.encoder = MLP(inputs, (hidden, hidden), None, activation=F.relu)
+        self.encoder = MLP(inputs, (hidden, hidden), None, activation=F.relu_)
         self.mean, self.log_var = nn.Linear(hidden, code), nn.Linear(hidden, code)
         self.apply(orthogonal_)
         self.decoder = relu_mlp(code, (hidden, hidden), inputs)

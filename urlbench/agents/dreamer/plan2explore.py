@@ -41,7 +41,7 @@ class Disagreement(IntrinsicReward):
         super().__init__()
         embed, hidden = world_model.embed_dim, config.hidden or world_model.embed_dim
         inputs = world_model.rssm.feat_dim + context.action_dim
-        self.models = nn.ModuleList(MLP(inputs, (hidden,), embed, activation=F.relu) for _ in range(config.models))
+        self.models = nn.ModuleList(MLP(inputs, (hidden,), embed, activation=F.relu_) for _ in range(config.models))
         self.optimisers = {"models": Optimiser(self.models.parameters(), config.p2e_lr, config.optimiser)}
 
     def predictions(self, feat: Tensor, action: Tensor) -> Tensor:
