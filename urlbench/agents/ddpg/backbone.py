@@ -82,6 +82,9 @@ def make_schedule(config: DDPGConfig, context: AgentContext, nstep: int) -> Sche
 
 def noise_std(points: tuple[tuple[int, float], ...], step: int) -> float:
     """The standard deviation of the actions' noise at an agent step; `DDPGConfig.exploration_std` says how."""
+    last_step, last = points[-1]
+    if step >= last_step:
+        return last
     steps, values = zip(*points, strict=True)
     return float(np.interp(step, steps, values))
 
