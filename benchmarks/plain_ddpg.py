@@ -40,15 +40,13 @@ def optimiser_step(optimiser: Optimiser, loss: Tensor) -> Tensor:
 
 @torch.no_grad()
 def nearest_distances(x: Tensor, k: int) -> Tensor:
-    """Distances [N, k] of each row of `x` [N, D] to its k nearest, itself included, from the differences to all."""
-    distances = torch.stack([(x - row).norm(dim=-1) for row in x])
-    return distances.topk(k, largest=False).values
+    """Distances [N, k] of each row of `x` [N, D] to its k nearest, itself included, from all differences."""
+    return (x.unsqueeze(1) - x).norm(dim=-1).topk(k, largest=False).values
 
 
 def neighbour_distance(x: Tensor, others: Tensor, rank: int) -> Tensor:
-    """Distance [N] of each row of `x` [N, D] to its neighbour of that rank in `others`, from the differences to all."""
-    distances = torch.stack([(others - row).norm(dim=-1) for row in x])
-    return distances.topk(rank, largest=False).values[:, -1]
+    """Distance [N] of each row of `x` [N, D] to its neighbour of that rank in `others` [Q, D], from all differences."""
+    return (x.unsqueeze(1) - others).norm(dim=-1).topk(rank, largest=False).values[:, -1]
 
 
 def learn_curiosity(self: Curiosity, batch: Transitions, draws: Draws) -> Learned:

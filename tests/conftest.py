@@ -1,6 +1,7 @@
 """What holds for all tests, and fixtures that several files share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from slurm_cluster import SlurmCluster, obstacle
@@ -25,3 +26,13 @@ def slurm() -> Iterator[SlurmCluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture
+def acting_by_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Actors call the networks' modules, so that hooks see it; they act the same without, as test_acting.py shows."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    from plain_acting import plain_actors
+
+    with plain_actors():
+        yield
