@@ -1,7 +1,7 @@
 # Set-up, checks and the demonstration. Needs Python 3.11, git and make; everything else goes into .venv.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help venv demo gallery test check smoke lint parity clean
+.PHONY: help venv demo gallery test check smoke lint parity bench clean
 
 # Tests start many processes, and each would compile all of our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,6 +18,7 @@ help:
 	@echo "make smoke   every agent on every suite it takes, smallest budgets, in smoke/ (hours; given again, it continues)"
 	@echo "make parity  compare with recordings: URLBENCH_TRACES=folder URLBENCH_GOLDEN=folder (default: tests/data)"
 	@echo "make gallery published scores as reports, in docs/gallery"
+	@echo "make bench   times against plain versions, recorded in benchmarks/results (hours; QUICK=1: minutes, not recorded)"
 	@echo "make venv    only create .venv with the pinned packages"
 
 venv: $(STAMP)
@@ -65,6 +66,9 @@ lint: $(STAMP)
 # Variables given to make are in the environment of what it runs.
 parity: $(STAMP)
 	@$(BIN)/python -m pytest -m parity
+
+bench: $(STAMP)
+	@$(BIN)/python benchmarks/bench.py $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

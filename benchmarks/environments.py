@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import comparing
 import numpy as np
 import reporting
 
@@ -283,6 +284,12 @@ def _row(measurement: Measurement) -> tuple[str, ...]:
     )
 
 
+def _comparison(measurement: Measurement) -> comparing.Row:
+    what = f"{measurement.environment}, seeing {measurement.observation}"
+    plain, ours, ratio = map(statistics.median, (measurement.plain, measurement.ours, measurement.ratios))
+    return comparing.Row(what, plain, ours, "frames/s", ratio)
+
+
 def main() -> None:
     """Measure, print a table, write the numbers with what they were measured on."""
     parser = argparse.ArgumentParser(description="Frames a second of the environments against the plain ones.")
@@ -304,6 +311,7 @@ def main() -> None:
             "settings": asdict(settings),
             "warm_up_repetitions": 1,
             "measurements": [asdict(measurement) for measurement in measurements],
+            "rows": [_comparison(measurement)._asdict() for measurement in measurements],
         }
         given.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

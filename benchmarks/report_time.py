@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import comparing
 import numpy as np
 from reporting import describe_machine
 
@@ -77,7 +78,9 @@ def main() -> None:
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "urlbench", *command], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - start
-    result = {"machine": machine, "repetitions": options.repetitions, "seconds": seconds}
+    what = f"report of {len(AGENTS) * SEEDS * len(SUITE.tasks)} runs, {options.repetitions} resamples, by the clock"
+    rows = [comparing.Row(what, None, seconds, "s", None)._asdict()]
+    result = {"machine": machine, "repetitions": options.repetitions, "seconds": seconds, "rows": rows}
     if options.output is not None:
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{len(AGENTS)} agents, {SEEDS} seeds, {len(SUITE.tasks)} tasks, all formats: {seconds:.1f} s")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before NumPy and PyTorch are imported, and for the processes that tests start: each test has one core, as -n auto
 # starts as many workers as there are cores, and threads that wait for one another take the cores of other workers.
@@ -30,3 +31,13 @@ def slurm() -> Iterator[SlurmCluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture
+def acting_by_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Actors call the networks' modules, so that hooks see it; they act the same without, as test_acting.py shows."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    from plain_acting import plain_actors
+
+    with plain_actors():
+        yield

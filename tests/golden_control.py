@@ -153,7 +153,7 @@ def _situation(
     actor: LatentActor
     if not finetuning:
         actor = ExplorationActor(pretrained, GivenDraws(noise=[noise]), evaluation=bool(evaluation))
-        with mock.patch.object(pretrained.explorer.actor, "forward", wraps=pretrained.explorer.actor.forward) as called:
+        with mock.patch.object(actor, "_actor", wraps=actor._actor) as called:
             actor.begin_episode()
             action = actor.act(observation, step)
         with torch.no_grad():
@@ -161,19 +161,26 @@ def _situation(
         return 0, int(not np.array_equal(action, mean))
     tuned.smoothing, tuned.steps = bool(smoothing), step
     random_skill = torch.tensor([codes - 1])
+    logits: list[Tensor] = []
+
     # The skill that the controller draws differs from its mode, so sampling shows.
-    with mock.patch.object(tuned.controller.executor, "forward", wraps=tuned.controller.executor.forward) as called:
-        logits: list[Tensor] = []
-        hook = tuned.controller.actor.register_forward_hook(lambda module, args, output: logits.append(output))
+    class Other(GivenDraws):
+        def skill(self, probs: Tensor) -> Tensor:
+            return next(self._skills) if not logits else logits[0].argmin(-1)
 
-        class Other(GivenDraws):
-            def skill(self, probs: Tensor) -> Tensor:
-                return next(self._skills) if not logits else logits[0].argmin(-1)
+    actor = SkilledActor(tuned, Other(noise=[noise], skills=[random_skill]), evaluation=bool(evaluation))
+    choose = actor._chooser
 
-        actor = SkilledActor(tuned, Other(noise=[noise], skills=[random_skill]), evaluation=bool(evaluation))
+    def note_logits(feat: Tensor) -> Tensor:
+        logits.append(choose(feat))
+        return logits[-1]
+
+    with (
+        mock.patch.object(actor, "_executor", wraps=actor._executor) as called,
+        mock.patch.object(actor, "_chooser", note_logits),
+    ):
         actor.begin_episode()
         action = actor.act(observation, 0 if evaluation else step)
-        hook.remove()
     seen = called.call_args.args[0]
     skill = seen[0, -codes:].argmax()
     with torch.no_grad():

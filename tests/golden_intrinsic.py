@@ -79,7 +79,7 @@ def check_rnd(data: Recording) -> None:
     optimiser = recording_optimiser(reward, "predictor", named, data.hp("lr"))
     normed = reward.normalise(obs[0])
     data.compare("normed_obs0", normed)
-    data.compare("error_before", reward.errors(normed))
+    data.compare("error_before", reward.errors(normed, reward.target(normed)))
     results: dict[str, list[Tensor]] = {"loss": [], "error": [], "running_var": [], "reward": []}
     for step, observation in enumerate(obs):
         nothing = torch.zeros(len(observation))
@@ -87,7 +87,8 @@ def check_rnd(data: Recording) -> None:
         results["reward"].append(reward.learn(batch, Given()).reward)
         results["loss"].append(optimiser.loss)
         results["running_var"].append(reward.moments.var.clone())
-        results["error"].append(reward.errors(reward.normalise(observation)).detach())
+        normed = reward.normalise(observation)
+        results["error"].append(reward.errors(normed, reward.target(normed)).detach())
         if step == 0:
             data.compare_all("grad0_", optimiser.named_gradients(named))
     for name, history in results.items():

@@ -85,6 +85,7 @@ def test_the_behaviour_waits_for_a_reward_in_a_batch() -> None:
     assert not agent.smoothing
 
 
+@pytest.mark.usefixtures("acting_by_modules")
 def test_random_skills_act_until_the_controller_takes_over() -> None:
     agent = factory.build("choreographer").for_finetuning(factory.context())
     assert isinstance(agent, ChoreographerFinetuning)
@@ -115,6 +116,7 @@ def searching(**options: Any) -> tuple[Choreographer, RandomSkillActor]:
     return agent, actor
 
 
+@pytest.mark.usefixtures("acting_by_modules")
 def test_a_search_follows_random_skills_for_a_while_each() -> None:
     agent, actor = searching()
     followed: list[int] = []
@@ -128,6 +130,7 @@ def test_a_search_follows_random_skills_for_a_while_each() -> None:
     assert followed == [0, 0, 0, 0, 1, 2, 2, 2, 3, 3]
 
 
+@pytest.mark.usefixtures("acting_by_modules")
 def test_a_search_takes_the_mean_of_the_skill_policy_or_samples_it() -> None:
     means: list[list[float]] = []
     agent, actor = searching()
@@ -174,6 +177,7 @@ def test_an_episode_starts_without_memory() -> None:
     assert play(actor, "states", first=0, steps=3) == first
 
 
+@pytest.mark.usefixtures("acting_by_modules")
 def test_a_restored_agent_knows_how_far_its_training_is() -> None:
     agent = factory.build("choreographer").for_finetuning(factory.context())
     restored = factory.build("choreographer").for_finetuning(factory.context())

@@ -287,6 +287,7 @@ def test_zero_shot_actions_are_means_or_samples() -> None:
     assert play(samples, "states", first=0, steps=3) != play(others, "states", first=0, steps=3)
 
 
+@pytest.mark.usefixtures("acting_by_modules")
 def test_the_policy_sees_the_skill_that_is_recorded() -> None:
     agent = pretraining("diayn", skill_steps=1)
     actor = agent.actor(evaluation=True, seed=0)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from urlbench.agents import acting
 from urlbench.agents.actor_critic import ActorCritic, Trajectory
 from urlbench.agents.distributions import onehot_mode
 from urlbench.agents.draws import Draws
@@ -193,11 +194,11 @@ class ExplorationActor(LatentActor):
 
     def __init__(self, agent: SkillDiscovery, draws: Draws, *, evaluation: bool) -> None:
         super().__init__(agent.world_model, agent.context, draws)
-        self._agent, self._evaluation = agent, evaluation
+        self._actor, self._evaluation = acting.normal_policy(agent.explorer.actor), evaluation
 
     def policy(self, feat: Tensor, step: int) -> Tensor:
         """Sampled; the mean in evaluation."""
-        action = self._agent.explorer.actor(feat)
+        action = self._actor(feat)
         return action.mean if self._evaluation else action.sample(self._draws.action_noise(action.mean))
 
 
@@ -207,7 +208,7 @@ class RandomSkillActor(SkillActor):
     def __init__(self, agent: SkillDiscovery, draws: Draws, *, skill_steps: int, sample: bool) -> None:
         codes = agent.config.skills.codes
         super().__init__(agent.world_model, agent.context, draws, codes=codes, skill_steps=skill_steps)
-        self._executor, self._sample = agent.skill_policy.actor, sample
+        self._executor, self._sample = acting.normal_policy(agent.skill_policy.actor), sample
 
     def policy(self, feat: Tensor, step: int) -> Tensor:
         """The mean, or sampled."""
@@ -309,6 +310,8 @@ class SkilledActor(SkillActor):
         codes, skill_steps = agent.config.skills.codes, agent.config.random_skill_steps
         super().__init__(agent.world_model, agent.context, draws, codes=codes, skill_steps=skill_steps)
         self._agent, self._evaluation = agent, evaluation
+        self._chooser = acting.mlp(agent.controller.actor)
+        self._executor = acting.normal_policy(agent.controller.executor)
 
     def policy(self, feat: Tensor, step: int) -> Tensor:
         """Sampled skill and action in training; their mode and mean in evaluation."""
@@ -321,10 +324,10 @@ class SkilledActor(SkillActor):
         if who == "random_skill":
             skill = self.random_skill()
         else:
-            logits = agent.controller.actor(feat)
+            logits = self._chooser(feat)
             drawn = F.one_hot(self._draws.skill(logits.softmax(-1)), agent.config.skills.codes).to(feat.dtype)
             skill = onehot_mode(logits) if self._evaluation else drawn
-        action = agent.controller.executor(torch.cat([feat, skill], -1))
+        action = self._executor(torch.cat([feat, skill], -1))
         return action.mean if self._evaluation else action.sample(self._draws.action_noise(action.mean))
 
 

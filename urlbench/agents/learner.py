@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from urlbench.agents import acting
 from urlbench.agents.draws import Draws
 from urlbench.agents.rssm import LatentState
-from urlbench.agents.world_model import WorldModel
+from urlbench.agents.world_model import WorldModel, preprocess
 from urlbench.interfaces import Actor, Agent, AgentContext, Array, Schedule
 
 PIXEL_REPLAY_STEPS = 1_000_000
@@ -63,6 +64,7 @@ class LatentActor(Actor):
 
     def __init__(self, world_model: WorldModel, context: AgentContext, draws: Draws) -> None:
         self._world_model, self._context, self._draws = world_model, context, draws
+        self._encoder, self._filter = acting.encoder(world_model.encoder), acting.filter_step(world_model.rssm)
         self._state: LatentState | None = None
         self._action = torch.zeros(1, context.action_dim, device=context.device)
 
@@ -75,14 +77,14 @@ class LatentActor(Actor):
         self._state = None
         self._action = torch.zeros_like(self._action)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self, observation: Array, step: int) -> Array:
         """The action, float32 [A]; the posterior latent is drawn in evaluation too, as published."""
         model = self._world_model
-        is_first = torch.tensor([self._state is None], device=self._action.device)
         state = model.rssm.initial(1) if self._state is None else self._state
-        embed = model.embed(torch.as_tensor(observation, device=self._action.device).unsqueeze(0))
-        self._state = model.rssm.observe_step(state, self._action, embed, is_first, self._draws)
+        seen = torch.as_tensor(observation, device=self._action.device).unsqueeze(0)
+        embed = self._encoder(preprocess(seen, symlog_states=model.config.symlog_states))
+        self._state = self._filter(state, self._action, embed, self._draws)
         self._action = self.policy(self._state.feat, step)
         return self._action[0].cpu().numpy()
 

@@ -82,6 +82,9 @@ def make_schedule(config: DDPGConfig, context: AgentContext, nstep: int) -> Sche
 
 def noise_std(points: tuple[tuple[int, float], ...], step: int) -> float:
     """The standard deviation of the actions' noise at an agent step; `DDPGConfig.exploration_std` says how."""
+    last_step, last = points[-1]
+    if step >= last_step:
+        return last
     steps, values = zip(*points, strict=True)
     return float(np.interp(step, steps, values))
 
@@ -132,8 +135,10 @@ def n_step_transitions(
 @torch.no_grad()
 def soft_update(source: nn.Module, target: nn.Module, tau: float) -> None:
     """Move the parameters of `target` towards those of `source` by the share `tau`."""
-    for new, old in zip(source.parameters(), target.parameters(), strict=True):
-        old.copy_(tau * new + (1 - tau) * old)
+    new: list[Tensor] = [*source.parameters()]
+    old: list[Tensor] = [*target.parameters()]
+    if old:  # the encoder of states has none, and torch takes no empty list
+        torch._foreach_lerp_(old, new, tau)
 
 
 class Backbone(nn.Module):

@@ -52,9 +52,13 @@ class InverseDynamics(nn.Module):
             action: [N, A].
             next_x: [N, F].
         """
-        predicted = self.forward_model(torch.cat([x, action], -1))
         guessed = torch.tanh(self.inverse_model(torch.cat([x, next_x], -1)))
-        return (next_x - predicted).norm(dim=-1), (action - guessed).norm(dim=-1)
+        return self.forward_error(x, action, next_x), (action - guessed).norm(dim=-1)
+
+    def forward_error(self, x: Tensor, action: Tensor, next_x: Tensor) -> Tensor:
+        """The first of `errors` alone."""
+        predicted = self.forward_model(torch.cat([x, action], -1))
+        return (next_x - predicted).norm(dim=-1)
 
 
 class Curiosity(IntrinsicReward):
@@ -76,7 +80,7 @@ class Curiosity(IntrinsicReward):
         loss = forward.mean() + inverse.mean()
         self.optimisers["model"].step(loss)
         with torch.no_grad():
-            error, _ = self.dynamics.errors(batch.obs, batch.action, next_obs)
+            error = self.dynamics.forward_error(batch.obs, batch.action, next_obs)
         metrics = {"forward_error": forward.mean().detach(), "inverse_error": inverse.mean().detach()}
         return Learned(self.reward(error), metrics)
 

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from urlbench.agents import acting
 from urlbench.agents.ddpg.backbone import (
     Backbone,
     DDPGConfig,
@@ -228,6 +229,8 @@ class DDPGActor(Actor):
         keeps_skill: bool = False,
     ) -> None:
         self._agent, self._draws, self._noisy = agent, draws, noisy
+        self._encoder = acting.encoder(agent.backbone.encoder)
+        self._policy = acting.ddpg_policy(agent.backbone.actor)
         self._trains, self._keeps_skill = trains, keeps_skill
         self._skill: SkillSchedule[Tensor | None] = SkillSchedule(self._draw, skill_steps)
 
@@ -251,13 +254,13 @@ class DDPGActor(Actor):
             self._agent.steps = step
         self._skill.at_step(step)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self, observation: Array, step: int) -> Array:
         """The policy's mean [A], with noise that only the action's own limits bound."""
         agent = self._agent
-        obs = agent.encode(torch.as_tensor(observation, device=agent.context.device).unsqueeze(0))
+        obs = self._encoder(preprocess(torch.as_tensor(observation, device=agent.context.device).unsqueeze(0)))
         skill = None if self._skill.skill is None else self._skill.skill.unsqueeze(0)
-        policy = agent.backbone.actor(agent.backbone.policy_input(obs, skill), agent.noise_std)
+        policy = self._policy(agent.backbone.policy_input(obs, skill), agent.noise_std)
         action = policy.sample(self._draws.action_noise(policy.mean)) if self._noisy else policy.mean
         return action[0].cpu().numpy()
 

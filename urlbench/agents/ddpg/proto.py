@@ -74,6 +74,17 @@ def sinkhorn(scores: Tensor, steps: int) -> Tensor:
     return assigned / assigned.sum(1, keepdim=True)
 
 
+def neighbour_distance(x: Tensor, others: Tensor, rank: int) -> Tensor:
+    """Distance [N] of each row of `x` [N, D] to the row of `others` [Q, D] that is its neighbour of that rank, from 1.
+
+    Neighbours are chosen by distances in their matrix-product form, which loses digits where vectors are almost alike
+    (less so when centred); what is returned is computed from differences.
+    """
+    centre = others.mean(0)
+    nearest = torch.cdist(x - centre, others - centre).topk(rank, largest=False).indices
+    return (x.unsqueeze(1) - others[nearest]).norm(dim=-1).amax(-1)
+
+
 class Prototypes(IntrinsicReward):
     """Learns prototypes by predicting assignments; rewards the distance to candidates drawn for each prototype.
 
@@ -128,8 +139,7 @@ class Prototypes(IntrinsicReward):
         start = int(self.position)
         self.candidates[start : start + len(chosen)] = chosen
         self.position.fill_((start + len(chosen)) % len(self.candidates))
-        distance = torch.cdist(embedded, self.candidates)
-        return distance.topk(self.config.neighbour, largest=False).values[:, -1]
+        return neighbour_distance(embedded, self.candidates, self.config.neighbour)
 
     def learn(self, batch: Transitions, draws: Draws) -> Learned:
         """A step of predictor, projector and prototypes; then the reward, and the targets follow."""

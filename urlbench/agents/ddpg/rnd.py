@@ -65,19 +65,21 @@ class RandomNetworkDistillation(IntrinsicReward):
         """Observations [N, ...] with the batch's mean and deviation taken out, bounded."""
         return self.norm(observation).clamp(-self.config.observation_limit, self.config.observation_limit)
 
-    def errors(self, observation: Tensor) -> Tensor:
-        """Mean squared error [N] at normalised observations [N, ...]."""
+    def errors(self, observation: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error [N] at normalised observations [N, ...], of which the target network says `target`."""
         predicted = self.predictor(self._encoder[0](observation))
-        return (self.target(observation) - predicted).square().mean(-1)
+        return (target - predicted).square().mean(-1)
 
     def learn(self, batch: Transitions, draws: Draws) -> Learned:
         """A step of the predictor; then its error over the running deviation of errors."""
         seen = batch.images if batch.images is not None else (batch.obs, batch.next_obs)
         observation = self.normalise(seen[0 if self.config.rewarded == "obs" else 1])
-        loss = self.errors(observation).mean()
+        with torch.no_grad():
+            target = self.target(observation)
+        loss = self.errors(observation, target).mean()
         self.optimisers["predictor"].step(loss)
         with torch.no_grad():
-            error = self.errors(observation)
+            error = self.errors(observation, target)
         self.moments.update(error)
         reward = self.config.reward_scale * error / (self.moments.var.sqrt() + 1e-8)
         return Learned(reward, {"prediction_error": loss.detach()})

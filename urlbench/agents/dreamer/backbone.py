@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, Self
 
 from torch import Tensor
 
+from urlbench.agents import acting
 from urlbench.agents.actor_critic import ActorCritic, ActorCriticConfig, Critic
 from urlbench.agents.draws import Draws
 from urlbench.agents.dreamer.planner import PlannerConfig
@@ -165,6 +166,7 @@ class DreamerActor(LatentActor):
     def __init__(self, agent: BehaviourLearner, draws: Draws, *, sample: bool, skill_steps: int | None) -> None:
         super().__init__(agent.world_model, agent.context, draws)
         self._agent, self._sample = agent, sample
+        self._actor = acting.normal_policy(agent.behaviour.actor)
         self._random_skill: SkillSchedule[Tensor | None] = SkillSchedule(self._draw, skill_steps)
 
     def _draw(self) -> Tensor | None:
@@ -188,8 +190,7 @@ class DreamerActor(LatentActor):
 
     def policy(self, feat: Tensor, step: int) -> Tensor:
         """Sampled, or its mean."""
-        behaviour = self._agent.behaviour
-        action = behaviour.actor(behaviour.sees(feat, self.skill))
+        action = self._actor(self._agent.behaviour.sees(feat, self.skill))
         return action.sample(self._draws.action_noise(action.mean)) if self._sample else action.mean
 
     def recorded(self) -> Mapping[str, Array]:
