@@ -183,7 +183,7 @@ class Replay:
         }
         chosen = episodes[rng.integers(len(episodes), size=batch_size)]
         starts = rng.integers(self._storage.lengths[chosen] - batch_length + 1)
-        self._storage.read(chosen, starts, batch)
+        self._storage.read(chosen, starts, batch_length, batch)
         batch["is_first"] = np.zeros((batch_size, batch_length), bool)
         batch["is_first"][:, 0] = True
         return batch

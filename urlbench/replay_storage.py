@@ -171,22 +171,25 @@ class EpisodeStorage:
         self._index = None
         return len(rows)
 
-    def read(self, episodes: Array, starts: Array, into: Mapping[str, Array]) -> None:
-        """Copy windows of consecutive entries, with one gather per key.
+    def read(self, episodes: Array, starts: Array, length: int, into: Mapping[str, Array]) -> None:
+        """Copy windows of T = `length` consecutive entries, with one gather per key.
 
         Args:
             episodes: which episode each window is of, int [B], in the order of `lengths`.
             starts: its first entry there, int [B].
+            length: T.
             into: contiguous arrays [B, T, *read_shape] by key.
         """
         index = self._indexed()
+        firsts, steps = index.firsts[episodes][:, None, None], (starts[:, None] + np.arange(length))[:, :, None]
+        rows = {
+            frames: index.rows[firsts + np.maximum(steps + np.arange(1 - frames, 1), 0)]  # [B, T, frames]
+            for frames in {entry.frames for entry in self._entries.values()}
+        }
         for key, entry in self._entries.items():
-            windows = into[key]
-            steps = starts[:, None] + np.arange(windows.shape[1])
-            steps = np.maximum(steps[:, :, None] + np.arange(1 - entry.frames, 1), 0)
-            rows = index.rows[index.firsts[episodes][:, None, None] + steps]
-            # "raise", the default mode, would gather into a copy first.
-            np.take(self._arrays[key].rows, rows, 0, windows.reshape(*rows.shape, *entry.shape), mode="clip")
+            target = into[key].reshape(*rows[entry.frames].shape, *entry.shape)
+            # The default mode, "raise", would gather into a copy first.
+            np.take(self._arrays[key].rows, rows[entry.frames], 0, target, mode="clip")
 
     def _indexed(self) -> "_Index":
         if self._index is None:
