@@ -1,5 +1,6 @@
 """The replay's arrays give what a list of episodes gives, and hold no more than they must."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,14 +9,19 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from urlbench import replay_storage
+from urlbench.agents.world_model import to_tensors
 from urlbench.errors import UserError
 from urlbench.interfaces import Array, TimeStep
-from urlbench.replay import Replay
+from urlbench.replay import PhysicsReplay, Replay, frames_in_stack
 from urlbench.replay_storage import EntryFormat, EpisodeStorage, GrowingArray
+from urlbench.suites.image_environment import ImageEnvironment
+from urlbench.types import ImageFormat
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 RECORDED = {"skill": (3,)}
 Episode = dict[str, Array]
 
@@ -237,3 +243,91 @@ def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     array = GrowingArray(EntryFormat((4,), np.dtype(np.uint8)), in_file=True)
     with pytest.raises(UserError, match=r"the disk is full; make room and .*, or set TMPDIR to a folder with room"):
         array.grow(1)
+
+
+class Painted(ImageEnvironment):
+    """Draws noise in place of what its environment does, an episode of five steps."""
+
+    def __init__(self, image: ImageFormat | None) -> None:
+        super().__init__(Counting(), image)
+        self._rng = np.random.default_rng(0)
+
+    def look(self, size: int) -> Array:
+        return self._rng.integers(0, 256, (3, size, size), np.uint8)
+
+
+class Counting:
+    """An environment that is over after five steps."""
+
+    action_dim, action_repeat, observation_shape, observation_dtype = 2, 1, (1,), np.dtype(np.float32)
+    steps = 0
+
+    def reset(self) -> TimeStep:
+        self.steps = 0
+        return TimeStep(np.zeros(1), 0.0, 1.0, True, False)
+
+    def step(self, action: Array) -> TimeStep:
+        self.steps += 1
+        return TimeStep(np.zeros(1), 1.0, 1.0, False, self.steps == 5)
+
+    def physics_state(self) -> Array:
+        return np.full(2, self.steps, np.float64)
+
+
+@pytest.mark.parametrize(("frame_stack", "kept"), [(1, 1), (3, 1 / 3)])
+def test_environments_of_images_say_how_many_they_stack(tmp_path: Path, frame_stack: int, kept: float) -> None:
+    environment = Painted(ImageFormat(size=8, frame_stack=frame_stack))
+    assert frames_in_stack(environment) == frame_stack
+    assert frames_in_stack(Painted(None)) == frames_in_stack(Counting()) == 1
+    environment.physics_state = environment.environment.physics_state
+    replay, timesteps = PhysicsReplay(tmp_path, environment, 100), [environment.reset()]
+    replay.add(timesteps[0])
+    while not timesteps[-1].is_last:
+        timesteps.append(environment.step(np.zeros(2)))
+        replay.add(timesteps[-1], np.zeros(2))
+    seen = np.stack([timestep.observation for timestep in timesteps])
+    assert replay.bytes_held == kept * seen.nbytes + 6 * 4 * (2 + 1 + 1)
+    batch = replay.sample(np.random.default_rng(0), 1, 6)
+    np.testing.assert_array_equal(batch["observation"][0], seen)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_batches_reach_the_device(device: str) -> None:
+    replay = new_replay(None, 100, 3)
+    play(replay, made_up(np.random.default_rng(0), 12, 3))
+    batch = replay.sample(np.random.default_rng(0), 4, 5)
+    tensors = to_tensors(batch, device)
+    assert tensors.keys() == batch.keys()
+    for key, tensor in tensors.items():
+        assert tensor.device.type == device
+        np.testing.assert_array_equal(tensor.cpu().numpy(), batch[key])
+    if device == "cpu":
+        assert all(tensor.data_ptr() == batch[key].ctypes.data for key, tensor in tensors.items())
+
+
+def test_the_documents_show_what_was_measured(plain_replay: ModuleType) -> None:
+    import replay_batches
+
+    result = json.loads((BENCHMARKS / "results" / "replay_batches.json").read_text(encoding="utf-8"))
+    shown = (BENCHMARKS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert replay_batches.table(result) in shown
+
+
+def test_the_benchmark_compares_and_measures_each(plain_replay: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    import replay_batches
+
+    monkeypatch.setattr(replay_batches, "_SECONDS_A_ROUND", 0.0)
+    # It sets the share; this puts it back.
+    monkeypatch.setattr(replay_storage, "LARGEST_SHARE_OF_MEMORY", 1 / 16)
+    found = replay_batches.measure(replay_batches.Case("small", (3, 4, 4), 3, (5, 4), 3, 9), rounds=3)
+    assert {name: len(values) for name, values in found["milliseconds"].items()} == {
+        "replay": 3,
+        "mapped": 3,
+        "list": 3,
+        "files": 2,
+    }
+    assert found["bytes_of_list"] == 30 * (9 * 4 * 4 + 8 * 4)
+    assert found["bytes"] == 30 * (3 * 4 * 4 + 8 * 4)
+    monkeypatch.setattr(EpisodeStorage, "read", lambda self, episodes, starts, length, into: None)
+    with pytest.raises(AssertionError):
+        replay_batches.measure(replay_batches.Case("small", (1,), 1, (5, 4), 3, 9), rounds=1)
