@@ -96,8 +96,9 @@ def test_only_the_first_files_by_name_are_sampled(root: Path) -> None:
     # 90 transitions are asked for, and files have 20.
     assert (replay.episodes, replay.steps) == (5, 5 * EPISODE_STEPS)
     dataset = Dataset(root / "data" / "ball" / "toys")
-    first = np.load(dataset.buffer / "episode_000000_20.npz")["observation"]
-    assert replay._kept[0]["observation"].tobytes() == first.tobytes()
+    whole = replay.sample(np.random.default_rng(0), 100, EPISODE_STEPS + 1)["observation"]
+    files = [np.load(dataset.buffer / f"episode_{index:06d}_20.npz")["observation"] for index in range(5)]
+    assert {episode.tobytes() for episode in whole} == {episode.tobytes() for episode in files}
 
 
 @pytest.mark.parametrize("questions", [0, 3, 5, 6, 17, 20, 34])

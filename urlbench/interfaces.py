@@ -94,6 +94,18 @@ class DrawnEnvironment(Environment, TypingProtocol):
         """Library and renderer in words; None if nothing is drawn."""
 
 
+@runtime_checkable
+class StackedEnvironment(Environment, TypingProtocol):
+    """An environment whose observations are its latest frames, the oldest first, joined along their first axis.
+
+    At a reset all of them are the first frame. The replay keeps every frame once; others need not say.
+    """
+
+    @property
+    def frame_stack(self) -> int:
+        """Frames an observation is made of."""
+
+
 class EnvironmentFactory(TypingProtocol):
     """Builds the environment of one task.
 

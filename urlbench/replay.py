@@ -1,4 +1,4 @@
-"""Replay of whole episodes: in memory for sampling, and on disk as one file an episode.
+"""Replay of whole episodes: in `replay_storage` for sampling, and on disk as one file an episode.
 
 Source: the episode replay of DreamerV2 as used by Choreographer: an episode is chosen uniformly, then a window of it;
 only complete episodes are sampled. Files have ExORL's format (`episode_{index:06d}_{length}.npz`).
@@ -9,7 +9,6 @@ import math
 import re
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ import numpy.typing as npt
 
 from urlbench.durable import explained, remove_temporaries, write_atomic
 from urlbench.errors import UserError
-from urlbench.interfaces import Array, PhysicsEnvironment, TimeStep
+from urlbench.interfaces import Array, Environment, PhysicsEnvironment, StackedEnvironment, TimeStep
+from urlbench.replay_storage import EntryFormat, EpisodeStorage
 
 _ALIGNMENT = 64
 _FILE_NAME = re.compile(r"episode_(\d{6,})_(\d+)\.npz")
@@ -45,6 +45,11 @@ def aligned(array: Array) -> Array:
     return copy
 
 
+def frames_in_stack(environment: Environment) -> int:
+    """How many frames an observation is made of, as a replay is told."""
+    return environment.frame_stack if isinstance(environment, StackedEnvironment) else 1
+
+
 class Replay:
     """Episodes of entries (observation, action that led to it, reward, discount, and what the agent records).
 
@@ -58,6 +63,7 @@ class Replay:
         capacity_steps: agent steps kept for sampling; the oldest episodes are dropped beyond it. Their files stay,
             because an older checkpoint may need them.
         recorded: shapes of the float32 arrays that the agent has kept with each entry, by name.
+        frame_stack: frames that each observation is a stack of, along the first axis: each is kept once.
 
     Attributes:
         episodes: number of finished episodes so far, dropped ones included.
@@ -72,6 +78,7 @@ class Replay:
         action_dim: int,
         capacity_steps: int,
         recorded: Mapping[str, tuple[int, ...]] | None = None,
+        frame_stack: int = 1,
     ) -> None:
         self.folder, self.capacity_steps = folder, capacity_steps
         self.episodes, self.steps = 0, 0
@@ -83,9 +90,13 @@ class Replay:
         }
         assert recorded is None or not recorded.keys() & {*self._shapes, "is_first"}, "these names are taken"
         self._shapes |= {key: (shape, np.dtype(np.float32)) for key, shape in (recorded or {}).items()}
-        self._kept: deque[dict[str, Array]] = deque()
+        entries = {key: EntryFormat(shape, dtype) for key, (shape, dtype) in self._shapes.items()}
+        frame_shape = (observation_shape[0] // frame_stack, *observation_shape[1:])
+        self._observation = EntryFormat(frame_shape, np.dtype(observation_dtype), frame_stack)
+        assert self._observation.read_shape == observation_shape, f"{observation_shape} is not {frame_stack} frames"
+        self._storage = EpisodeStorage(entries | {"observation": self._observation}, capacity_steps)
         self._open: dict[str, list[Any]] | None = None
-        self._candidates: tuple[int, list[dict[str, Array]]] = (0, [])
+        self._candidates: tuple[int, Array] = (0, np.empty(0, np.intp))
 
     def add(self, timestep: TimeStep, action: Array | None = None, recorded: Mapping[str, Array] | None = None) -> None:
         """Append an entry; a reset starts an episode and a last step ends it, which writes its file.
@@ -119,25 +130,32 @@ class Replay:
         if timestep.is_last:
             episode = {key: np.stack(values) for key, values in self._open.items()}
             self._open = None
+            assert self._observation.is_stack(episode["observation"]), "the environment does not stack its frames"
             self._write(episode)
             self._keep(episode)
             self.episodes += 1
 
     def _keep(self, episode: dict[str, Array]) -> None:
-        self._kept.append(episode)
-        self.steps += _length(episode)
-        while self.steps > self.capacity_steps and len(self._kept) > 1:
-            self.steps -= _length(self._kept.popleft())
-        self._candidates = (0, [])
+        length = _length(episode)
+        while len(self._storage) and self.steps + length > self.capacity_steps:
+            self.steps -= self._storage.drop_oldest() - 1
+        self._storage.append(episode)
+        self.steps += length
+        self._candidates = (0, np.empty(0, np.intp))
+
+    @property
+    def bytes_held(self) -> int:
+        """Memory that the episodes take, of the process or of its file."""
+        return self._storage.bytes_held
 
     def can_sample(self, batch_length: int) -> bool:
         """True once a complete episode has `batch_length` entries."""
-        return bool(self._long_enough(batch_length))
+        return len(self._long_enough(batch_length)) > 0
 
-    def _long_enough(self, batch_length: int) -> list[dict[str, Array]]:
+    def _long_enough(self, batch_length: int) -> Array:
+        """Places of the episodes that have `batch_length` entries, oldest first."""
         if self._candidates[0] != batch_length:
-            episodes = [episode for episode in self._kept if len(episode["reward"]) >= batch_length]
-            self._candidates = (batch_length, episodes)
+            self._candidates = (batch_length, np.flatnonzero(self._storage.lengths >= batch_length))
         return self._candidates[1]
 
     def sample(self, rng: np.random.Generator, batch_size: int, batch_length: int) -> dict[str, Array]:
@@ -157,17 +175,15 @@ class Replay:
             ValueError: if no complete episode is long enough.
         """
         episodes = self._long_enough(batch_length)
-        if not episodes:
+        if not len(episodes):
             raise ValueError(f"no complete episode has {batch_length} entries; ask can_sample first")
         batch = {
             key: aligned_empty((batch_size, batch_length, *shape), dtype)
             for key, (shape, dtype) in self._shapes.items()
         }
-        chosen = [episodes[index] for index in rng.integers(len(episodes), size=batch_size)]
-        starts = rng.integers([len(episode["reward"]) - batch_length + 1 for episode in chosen])
-        for key, target in batch.items():
-            for row, (episode, start) in enumerate(zip(chosen, starts.tolist(), strict=True)):
-                target[row] = episode[key][start : start + batch_length]
+        chosen = episodes[rng.integers(len(episodes), size=batch_size)]
+        starts = rng.integers(self._storage.lengths[chosen] - batch_length + 1)
+        self._storage.read(chosen, starts, batch_length, batch)
         batch["is_first"] = np.zeros((batch_size, batch_length), bool)
         batch["is_first"][:, 0] = True
         return batch
@@ -265,6 +281,8 @@ class Replay:
                 found = f"{episode[key].dtype} {list(episode[key].shape)}"
                 raise UserError(f"the replay file {path} is damaged: {key} is {found}, not {dtype} {list(expected)}")
             episode[key] = episode[key].reshape(length + 1, *shape)
+        if not self._observation.is_stack(episode["observation"]):
+            raise UserError(f"the replay file {path} is damaged: its observations are no stacks of frames")
         return episode
 
 
@@ -292,6 +310,7 @@ class PhysicsReplay(Replay):
             environment.action_dim,
             capacity_steps,
             recorded,
+            frames_in_stack(environment),
         )
         self._state: Callable[[], Array] = environment.physics_state
         self._states: list[Array] = []

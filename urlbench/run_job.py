@@ -19,7 +19,7 @@ from urlbench.heartbeat import Heartbeat
 from urlbench.interfaces import Agent, DrawnEnvironment, Environment, PhysicsEnvironment
 from urlbench.manifest import collect_manifest, manifest_json
 from urlbench.offline import OfflineLoop, fill_replay
-from urlbench.replay import PhysicsReplay, Replay
+from urlbench.replay import PhysicsReplay, Replay, frames_in_stack
 from urlbench.runner import Interrupted, Surroundings, TrainingLoop
 from urlbench.store import RunDirectory, RunState, Status, queued_status
 from urlbench.types import Job, JobSpec
@@ -252,7 +252,8 @@ def _load_progress(
         capacity, recorded = agent.schedule.replay_capacity_steps, agent.recorded
         if recordings is not None:
             return PhysicsReplay(recordings, cast(PhysicsEnvironment, environment), capacity, recorded)
-        return Replay(directory.replay, *_entry_format(environment), capacity, recorded)
+        stack = frames_in_stack(environment)
+        return Replay(directory.replay, *_entry_format(environment), capacity, recorded, stack)
 
     replay = empty_replay()
 

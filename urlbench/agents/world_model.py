@@ -111,8 +111,12 @@ def clip_reward(reward: Tensor, how: Literal["identity", "sign", "tanh"]) -> Ten
 
 
 def to_tensors(batch: Mapping[str, Array], device: str) -> dict[str, Tensor]:
-    """A replay batch on `device`, sharing memory with it where it can."""
-    return {key: torch.as_tensor(value, device=device) for key, value in batch.items()}
+    """A replay batch on `device`: on a CPU it shares memory with `batch`, to a GPU it travels while the CPU goes on."""
+    tensors = {key: torch.as_tensor(value) for key, value in batch.items()}
+    if torch.device(device).type != "cuda":
+        return {key: tensor.to(device) for key, tensor in tensors.items()}
+    # Only from pinned memory does a copy not wait. Its allocator gives none of it away before the copy is done.
+    return {key: tensor.pin_memory().to(device, non_blocking=True) for key, tensor in tensors.items()}
 
 
 class WorldModel(nn.Module):

@@ -12,10 +12,13 @@ from urlbench.types import ImageFormat
 
 
 class ImageEnvironment(ABC):
-    """An environment seen in pictures, one a step; implements `urlbench.interfaces.DrawnEnvironment`.
+    """An environment seen in pictures, one a step.
+
+    Implements `DrawnEnvironment` and `StackedEnvironment` of `urlbench.interfaces`.
 
     Attributes:
         environment: does everything but the pictures; its observations are not used.
+        frame_stack: pictures an observation is made of.
     """
 
     def __init__(self, environment: Environment, image: ImageFormat | None) -> None:
@@ -24,6 +27,7 @@ class ImageEnvironment(ABC):
         self.action_dim, self.action_repeat = environment.action_dim, environment.action_repeat
         self.observation_dtype: np.dtype[Any] = np.dtype(np.uint8)
         self.observation_shape: tuple[int, ...] = (0,)
+        self.frame_stack = 1 if image is None else image.frame_stack
         if image is not None:
             self.observation_shape = (3 * image.frame_stack, image.size, image.size)
         self._image = image

@@ -1,0 +1,73 @@
+"""Replays with obviously right batches, for comparison: episodes in a list, and episodes in their files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from urlbench.interfaces import Array
+from urlbench.replay import aligned_empty
+
+Episode = dict[str, Array]
+
+
+class PlainReplay:
+    """Whole episodes in a list, every array as it was added.
+
+    Args:
+        capacity_steps: as in `urlbench.replay.Replay`.
+    """
+
+    def __init__(self, capacity_steps: int) -> None:
+        self.capacity_steps = capacity_steps
+        self.kept: list[Episode] = []
+
+    def add(self, episode: Episode) -> None:
+        """Keep an episode, [T + 1, ...] of each key, and the longest tail of those before it that still fits."""
+        self.kept.append(episode)
+        while len(self.kept) > 1 and sum(len(one["reward"]) - 1 for one in self.kept) > self.capacity_steps:
+            self.kept.pop(0)
+
+    def sample(self, rng: np.random.Generator, batch_size: int, batch_length: int) -> Episode:
+        """A batch as `urlbench.replay.Replay.sample` gives it, with the same draws."""
+        episodes = [episode for episode in self.kept if len(episode["reward"]) >= batch_length]
+        return windows(rng, [len(one["reward"]) for one in episodes], episodes.__getitem__, batch_size, batch_length)
+
+
+class FileReplay:
+    """The same from episode files, each read whole for each window: nothing is in memory.
+
+    Args:
+        files: the episodes.
+        columns: keys of numbers, which are columns in the files.
+    """
+
+    def __init__(self, files: Sequence[Path], columns: Sequence[str] = ("reward", "discount")) -> None:
+        self.files, self.columns = files, columns
+
+    def read(self, index: int) -> Episode:
+        """The episode in a file."""
+        with np.load(self.files[index]) as file:
+            return {key: file[key][:, 0] if key in self.columns else file[key] for key in file.files}
+
+    def sample(self, rng: np.random.Generator, batch_size: int, batch_length: int) -> Episode:
+        """A batch as `PlainReplay.sample` gives it; all episodes must be long enough."""
+        lengths = [int(path.stem.rpartition("_")[2]) + 1 for path in self.files]
+        return windows(rng, lengths, self.read, batch_size, batch_length)
+
+
+def windows(
+    rng: np.random.Generator, lengths: Sequence[int], read: Callable[[int], Episode], batch_size: int, batch_length: int
+) -> Episode:
+    """Draw windows, of episodes with `lengths` entries, and copy them one by one."""
+    chosen = rng.integers(len(lengths), size=batch_size).tolist()
+    starts = rng.integers([lengths[index] - batch_length + 1 for index in chosen]).tolist()
+    batch: Episode = {}
+    for row, (index, start) in enumerate(zip(chosen, starts, strict=True)):
+        for key, values in read(index).items():
+            if key not in batch:
+                batch[key] = aligned_empty((batch_size, batch_length, *values.shape[1:]), values.dtype)
+            batch[key][row] = values[start : start + batch_length]
+    batch["is_first"] = np.zeros((batch_size, batch_length), bool)
+    batch["is_first"][:, 0] = True
+    return batch
