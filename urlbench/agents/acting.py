@@ -21,9 +21,6 @@ from urlbench.agents.rssm import RSSM, LatentState
 
 Function = Callable[[Tensor], Tensor]
 
-IN_PLACE: dict[Callable[[Tensor], Tensor], Function] = {F.elu: F.elu_, F.relu: F.relu_}
-"""Activations that write over their input."""
-
 
 class FilterStep(Protocol):
     """One step of `RSSM.observe_step`, for states that no episode begins with or that are all zero."""
@@ -48,13 +45,12 @@ def layer_norm(layer: nn.Module) -> Function:
 
 def mlp(net: MLP) -> Function:
     """An MLP."""
-    activation = IN_PLACE.get(net.activation, net.activation)
     steps: list[Function] = []
     for i, layer in enumerate(net.linears):
         steps.append(linear(layer))
         if net.norms is not None:
             steps.append(layer_norm(net.norms[i]))
-        steps.append(activation)
+        steps.append(net.activation)
     if net.out is not None:
         steps.append(linear(net.out))
 
