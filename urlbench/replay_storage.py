@@ -15,7 +15,8 @@ from urlbench.durable import explained
 from urlbench.errors import UserError
 from urlbench.interfaces import Array
 
-_GROWTH_BYTES = 2**24
+_GROWTH_BYTES = 2**24  # of a file
+_ROOM_FOR_RESETS = 1.05  # an episode has one entry more than steps
 
 LARGEST_SHARE_OF_MEMORY = 1 / 16
 """A replay that may become larger than this share of the machine's memory is kept in a file, so that several runs fit.
@@ -60,19 +61,20 @@ class EntryFormat(NamedTuple):
 class GrowingArray:
     """An array that grows without being copied.
 
-    It is a memory mapping of its own, which the system extends. What was never written to takes no memory.
+    In memory it is as large as it will ever be from the first row on: what was never written to takes no memory. A file
+    grows, and is mapped anew.
 
     Args:
         entry: shape and type of a row.
+        expected_rows: how many there may be; more are taken, too, by copying.
         in_file: map a file without a name, which is gone with the process, however that ends.
 
     Attributes:
         rows: [N, *shape], at least as many as were asked for; another array after each growth.
     """
 
-    def __init__(self, entry: EntryFormat, *, in_file: bool) -> None:
-        self._entry = entry
-        self._map: mmap.mmap | None = None
+    def __init__(self, entry: EntryFormat, expected_rows: int, *, in_file: bool) -> None:
+        self._entry, self._expected_rows = entry, expected_rows
         self._file: IO[bytes] | None = None
         self.rows: Array = np.empty((0, *entry.shape), entry.dtype)
         if in_file:
@@ -83,29 +85,31 @@ class GrowingArray:
             weakref.finalize(self, self._file.close)
 
     def grow(self, rows: int) -> None:
-        """Have at least `rows` rows, those that are there as they are; no other view of them may be left.
+        """Have at least `rows` rows, those that are there as they are.
 
         Raises:
             UserError: if there is no room for the file.
         """
         if rows <= len(self.rows):
             return
+        if self._file is None:
+            grown = np.empty(
+                (max(rows, self._expected_rows, 2 * len(self.rows)), *self._entry.shape), self._entry.dtype
+            )
+            grown[: len(self.rows)] = self.rows
+            self.rows = grown
+            return
         size = -(-max(rows * self._entry.row_bytes, 1) // _GROWTH_BYTES) * _GROWTH_BYTES
-        self.rows = np.empty((0, *self._entry.shape), self._entry.dtype)  # a mapping with views cannot be moved
-        if self._file is not None:
-            try:
-                # A mapped page that has no place on the disk when it is written to would end the process.
-                os.posix_fallocate(self._file.fileno(), 0, size)
-            except OSError as error:
-                raise _no_room(error) from error
-        if self._map is not None:
-            self._map.resize(size)
-        elif self._file is not None:
-            self._map = mmap.mmap(self._file.fileno(), size)
-        else:
-            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            # Written to, since a mapped page that has no place on the disk when it is needed would end the process.
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(bytes(size - self._file.tell()))
+            self._file.flush()
+        except OSError as error:
+            raise _no_room(error) from error
         capacity = size // max(self._entry.row_bytes, 1)
-        self.rows = np.ndarray((capacity, *self._entry.shape), self._entry.dtype, self._map)
+        mapping = mmap.mmap(self._file.fileno(), size)
+        self.rows = np.ndarray((capacity, *self._entry.shape), self._entry.dtype, mapping)
 
 
 def _no_room(error: OSError) -> UserError:
@@ -119,15 +123,16 @@ class EpisodeStorage:
 
     Args:
         entries: what the keys of an entry are.
-        expected_entries: how many there may be at a time; more are taken, too.
+        expected_steps: how many agent steps there may be at a time; more are taken, too.
     """
 
-    def __init__(self, entries: Mapping[str, EntryFormat], expected_entries: int) -> None:
+    def __init__(self, entries: Mapping[str, EntryFormat], expected_steps: int) -> None:
         self._entries = entries
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        expected_bytes = expected_entries * sum(entry.row_bytes for entry in entries.values())
+        expected_bytes = expected_steps * sum(entry.row_bytes for entry in entries.values())
         in_file = expected_bytes > LARGEST_SHARE_OF_MEMORY * memory
-        self._arrays = {key: GrowingArray(entry, in_file=in_file) for key, entry in entries.items()}
+        rows = int(_ROOM_FOR_RESETS * expected_steps)
+        self._arrays = {key: GrowingArray(entry, rows, in_file=in_file) for key, entry in entries.items()}
         self._episodes: deque[Array] = deque()  # the rows of each
         self._free = np.empty(0, np.intp)
         self._used_rows = 0
