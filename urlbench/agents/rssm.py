@@ -66,7 +66,7 @@ class NormedGRUCell(nn.Module):
         reset, candidate, update = gates.chunk(3, -1)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         update = torch.sigmoid(update + self.UPDATE_BIAS)
-        return update * candidate + (1 - update) * deter
+        return torch.lerp(deter, candidate, update)
 
 
 class RSSM(nn.Module):

@@ -1,0 +1,133 @@
+"""Updates of agents with a world model against the pieces as they are written: in float64, to many digits."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from agent_factory import batch_for, context, settled, smoke_config, stored
+from torch import Tensor, nn
+
+from urlbench import registry
+from urlbench.agents.draws import Draws
+from urlbench.agents.knn_entropy import nearest_distances, smallest
+from urlbench.agents.optimiser import Optimiser, OptimiserConfig
+from urlbench.interfaces import Agent
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+LEARNERS = [
+    (name, phase)
+    for name in ("choreographer", "dreamer-apt", "dreamer-lbs", "dreamer-p2e", "latent-edl")
+    for phase in ("pretrain", "finetune")
+]
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import plain_update
+
+    return plain_update
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def learner(name: str, phase: str) -> Agent:
+    agent = registry.load_agent(name).build(context(), smoke_config(name))
+    return settled(agent.for_finetuning(context())) if phase == "finetune" else agent
+
+
+def learned(agent: Agent) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """All numbers of the agent's modules, and the metrics, after three updates on three batches."""
+    metrics = []
+    for seed in range(3):
+        given = batch_for(agent, seed=seed)
+        exact = {key: value.astype(np.float64) if value.dtype == np.float32 else value for key, value in given.items()}
+        metrics.append({key: float(value) for key, value in agent.update(exact).items()})
+    return flat(agent.state_dict()), metrics
+
+
+def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    """The floating-point tensors of a nested state, without optimisers' own."""
+    found = {}
+    for key, value in state.items():
+        if isinstance(value, Mapping) and not str(key).endswith("optimiser"):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, Tensor) and value.is_floating_point():
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("name", "phase"), LEARNERS)
+def test_an_agent_learns_what_the_plain_pieces_teach_it(plain: ModuleType, name: str, phase: str) -> None:
+    numbers, metrics = learned(learner(name, phase))
+    with plain.plain_pieces():
+        expected_numbers, expected_metrics = learned(learner(name, phase))
+    # Entropies in the product form of distances lose half the digits where rows are almost alike.
+    torch.testing.assert_close(numbers, expected_numbers, rtol=1e-7, atol=1e-9)
+    assert [one.keys() for one in metrics] == [one.keys() for one in expected_metrics]
+    for one, expected in zip(metrics, expected_metrics, strict=True):
+        assert one == pytest.approx(expected, rel=1e-7, abs=1e-9)
+    start = flat(learner(name, phase).state_dict())
+    assert any((numbers[key] - start[key]).abs().max() > 1e-5 for key in numbers)
+
+
+@pytest.mark.parametrize(("rows", "k"), [(1, 1), (2, 2), (100, 1), (101, 7), (101, 101), (997, 30)])
+def test_neighbours_are_those_of_the_whole_matrix(plain: ModuleType, rows: int, k: int) -> None:
+    x = torch.tanh(torch.randn(rows, 20, generator=torch.Generator().manual_seed(0)).cumsum(0))
+    x[rows // 2] = x[0]
+    # Equal rows are up to 1e-3 apart in the product form in float32, as it says; what counts is the searching.
+    x = x.double()
+    found, expected = nearest_distances(x, k).sort(-1).values, plain.nearest_distances(x, k).sort(-1).values
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize("group", [1, 2, 5, 10, 60])
+@pytest.mark.parametrize("k", [1, 2, 13, 60])
+def test_the_smallest_are_those_of_topk_bit_for_bit(group: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for x in (torch.randn(50, 60, generator=generator), torch.randint(4, (50, 60), generator=generator)):
+        expected = x.sort(-1).values[:, :k]
+        assert torch.equal(smallest(x, k, group).sort(-1).values, expected)
+
+
+def test_draws_are_those_of_the_inverse_distribution_function(plain: ModuleType) -> None:
+    probs = torch.randn(500, 8, 32, generator=torch.Generator().manual_seed(0)).mul(3).softmax(-1)
+    probs[:, 0, 5:] = 0
+    assert torch.equal(Draws(3).latent(probs), plain.index(Draws(3), probs))
+
+
+def test_an_optimiser_saved_before_goes_on_as_it_did() -> None:
+    """Checkpoints written before Adam was fused say so, and are continued bit for bit."""
+
+    def optimiser(net: nn.Module) -> Optimiser:
+        return Optimiser(net.parameters(), 1e-2, OptimiserConfig())
+
+    def learn(net: nn.Module, steps: int, how: Optimiser) -> None:
+        for _ in range(steps):
+            how.step((net(torch.ones(3, 20)) ** 2).mean())
+
+    nets = [nn.Linear(20, 30) for _ in range(3)]
+    whole, resumed, half = (optimiser(net) for net in nets)
+    for net in nets[1:]:
+        net.load_state_dict(nets[0].state_dict())
+    old = stored(whole.state_dict())
+    old["param_groups"][0]["fused"] = None
+    for how in (whole, half):
+        how.load_state_dict(old)
+    learn(nets[0], 6, whole)
+    learn(nets[2], 3, half)
+    resumed.load_state_dict(stored(half.state_dict()))
+    nets[1].load_state_dict(nets[2].state_dict())
+    learn(nets[1], 3, resumed)
+    assert torch.equal(nets[1].weight, nets[0].weight)
+    assert resumed.state_dict()["param_groups"][0]["fused"] is None
