@@ -44,7 +44,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep what is freed for what is allocated next; elsewhere nothing.
 
     As it comes, it gives large blocks back to the system at once, which clears each page of the next ones anew: for the
-    temporary tensors of an update that is a tenth or more of its time (docs/performance.md).
+    temporary tensors of an update that is about a tenth of its time (docs/performance.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
