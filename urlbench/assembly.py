@@ -1,7 +1,6 @@
 """Puts the parts of a job together: settings of torch, environments, agents."""
 
 import ctypes
-import platform
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +16,6 @@ from urlbench.store import RunDirectory
 from urlbench.types import Job, JobSpec, Suite
 
 _BUDGETS = ("pretrain_frames", "finetune_frames", "eval_every_frames")
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def suite_of(spec: JobSpec) -> Suite:
@@ -25,22 +23,10 @@ def suite_of(spec: JobSpec) -> Suite:
     return load_suite(spec.suite.partition("@")[0])
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 512 MiB that were freed, and give out tensors of up to 32 MiB from there.
-
-    By default it returns them to the system and asks for as much in the next moment; filling in new pages takes up to
-    a tenth of a small agent's update.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_THRESHOLD, 32 * 2**20)
-        libc.mallopt(_TRIM_THRESHOLD, 512 * 2**20)
-
-
 def set_up_torch(device: str, threads: int) -> str:
     """The device to use; deterministic algorithms where that is free, which is the CPU."""
-    keep_freed_memory()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -49,6 +35,21 @@ def set_up_torch(device: str, threads: int) -> str:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for what is allocated next; elsewhere nothing.
+
+    As it comes, it gives large blocks back to the system at once, which clears each page of the next ones anew: for the
+    temporary tensors of an update that is about a tenth of its time (docs/performance.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, size in ((_M_MMAP_THRESHOLD, 2**29), (_M_TRIM_THRESHOLD, 2**31 - 1)):
+            mallopt(option, size)
 
 
 def check_versions(spec: JobSpec) -> None:

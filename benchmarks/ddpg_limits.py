@@ -1,0 +1,125 @@
+"""What bounds an update and an action of DDPG from states, and what three other ways of computing the update give.
+
+    python benchmarks/ddpg_limits.py --output benchmarks/results/ddpg_limits.json
+
+The first row compares an update with its 16 products of 1024 x 1024 matrices alone, counted in `Backbone.learn`: the
+policy twice forward (1 each) and once backward (2), the critic and its target three times forward (2 each), the critic
+backward with its weights (4) and without (2). The others compare it with updates that
+* multiply with `torch.set_float32_matmul_precision("medium")`, that is in bfloat16 on CPUs that have it: other numbers;
+* run both critic heads as one batched product;
+* have policy and critics compiled by inductor.
+The last compares an action with reading the 4 MiB of its largest layer once, which is more than stays near a core.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import comparing
+import one_update
+import reporting
+import torch
+from torch import Tensor
+from updates import Settings
+
+from urlbench import registry
+from urlbench.agents.ddpg.learner import DDPGLearner
+from urlbench.agents.ddpg.networks import TwinCritic
+from urlbench.assembly import set_up_torch
+
+SETTINGS = Settings(preset="paper", observation="states", updates=1, seconds=0, threads=1)
+ACTIONS = 200
+PRODUCTS = 2 * 1 + 2 + 3 * 2 + 4 + 2
+
+
+def learner() -> DDPGLearner:
+    """DDPG in the published sizes."""
+    agent = one_update.build(registry.load_agent("ddpg"), "finetune", SETTINGS)
+    assert isinstance(agent, DDPGLearner)
+    return agent
+
+
+def batched(self: TwinCritic, x: Tensor, action: Tensor, task: Tensor | None = None) -> Tensor:
+    """`TwinCritic.forward` from states, both heads in one product a layer."""
+    hidden = self.trunk(torch.cat([x, action], -1)).expand(2, -1, -1)
+    layers = [[*head.linears, head.out] for head in self.heads]  # type: ignore[misc]
+    for number, pair in enumerate(zip(*layers, strict=True)):
+        weight, bias = (torch.stack([getattr(one, name) for one in pair]) for name in ("weight", "bias"))
+        hidden = torch.baddbmm(bias.unsqueeze(1), hidden, weight.mT)
+        if number + 1 < len(layers[0]):
+            hidden = torch.relu(hidden)
+    return hidden.squeeze(-1)
+
+
+def compiled() -> DDPGLearner:
+    """With policy and critics compiled."""
+    agent = learner()
+    for module in (agent.backbone.actor, agent.backbone.critic, agent.backbone.target):
+        module.compile()
+    return agent
+
+
+def measure(repetitions: int) -> list[comparing.Row]:
+    """All rows."""
+    set_up_torch("cpu", 1)
+    agent, stacked, inductor, half = learner(), learner(), compiled(), learner()
+    batch = one_update.play(agent, agent.actor(evaluation=False, seed=1), agent.context)
+    left, right = torch.randn(2, 1024, 1024)
+
+    def multiply() -> None:
+        for _ in range(PRODUCTS):
+            left @ right
+
+    def learn_with_batched_heads() -> None:
+        with mock.patch.object(TwinCritic, "forward", batched):
+            stacked.update(batch)
+
+    def learn_in_bfloat16() -> None:
+        torch.set_float32_matmul_precision("medium")
+        half.update(batch)
+        torch.set_float32_matmul_precision("highest")
+
+    ways: dict[str, Callable[[], object]] = {
+        "its 16 matrix products alone": multiply,
+        "both heads in one product": learn_with_batched_heads,
+        "compiled": lambda: inductor.update(batch),
+        "products in bfloat16": learn_in_bfloat16,
+    }
+    rows = []
+    for what, way in ways.items():
+        way()
+        seconds = comparing.take_turns(way, lambda: agent.update(batch), repetitions)
+        rows.append(comparing.row(f"update of ddpg, paper: {what}", *seconds, unit="updates/s", per_second=1))
+    actor = agent.actor(evaluation=False, seed=1)
+    actor.begin_episode()
+    observation = batch["observation"][0, 0]
+
+    def act() -> None:
+        for _ in range(ACTIONS):
+            actor.act(observation, one_update.LATE_STEP)
+
+    def read() -> None:
+        for _ in range(ACTIONS):
+            left.sum()  # as large as that layer
+
+    seconds = comparing.take_turns(read, act, repetitions)
+    what = "action of ddpg, paper: reading its largest layer alone"
+    return [*rows, comparing.row(what, *seconds, unit="ms", scale=1000 / ACTIONS)]
+
+
+def main() -> None:
+    """Measure, print a table, write the numbers with what they were measured on."""
+    parser = argparse.ArgumentParser(description="What bounds an update of DDPG, and other ways of computing it.")
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
+    parser.add_argument("--repetitions", type=int, default=5, help="after one to warm up (%(default)s)")
+    given = parser.parse_args()
+    machine = reporting.describe_machine(threads=1)
+    rows = measure(given.repetitions)
+    print(comparing.table(rows))
+    if given.output is not None:
+        comparing.write(given.output, machine, rows, repetitions=given.repetitions)
+
+
+if __name__ == "__main__":
+    main()
