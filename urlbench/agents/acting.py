@@ -104,7 +104,7 @@ def filter_step(rssm: RSSM) -> FilterStep:
         reset, candidate, update = norm(gates(torch.cat([x, state.deter], -1))).chunk(3, -1)
         candidate = reset.sigmoid().mul_(candidate).tanh_()
         update = (update + update_bias).sigmoid_()
-        deter = (update * candidate).add_((1 - update).mul_(state.deter))
+        deter = torch.lerp(state.deter, candidate, update)
         hidden = F.elu_((deter @ of_deter).add_(torch.addmm(bias, embed, of_embed)))
         logits = post(hidden).unflatten(-1, classes)
         probs = logits.softmax(-1)
