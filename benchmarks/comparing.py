@@ -17,9 +17,9 @@ class Row(NamedTuple):
 
     Attributes:
         what: was measured, and in which sizes.
-        plain: median of the plain version; a time or a rate, as `unit` says. None where there is no plain version.
+        plain: median of the plain version; a time, a rate or memory, as `unit` says; None without one.
         fast: median of urlbench's.
-        ratio: how many times as fast, median of turns next to each other; None without a plain version.
+        ratio: how many times as fast, median of turns next to each other, or as little; None without a plain version.
     """
 
     what: str

@@ -1,30 +1,37 @@
-"""The pieces of a world-model agent's update that urlbench computes in another way than written, as they are written.
+"""The pieces of a world-model agent's update that urlbench computes in another way than the published code does.
 
-They are what the fast ones must equal (`tests/test_plain_update.py`) and are measured against (`update_speed.py`).
+Together they are the structure of the published update, written anew from its description: the actor's loss computes
+the policy of all imagined states a second time, objects of torch.distributions check and normalise their parameters,
+each step of the filter has the embedding's projection and the prior in it, and all distances are there at once. They
+are what the fast pieces must equal (`tests/test_plain_update.py`) and are measured against (`update_speed.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, Normal, OneHotCategorical, kl_divergence
 
-from urlbench.agents import knn_entropy
+from urlbench.agents import actor_critic, knn_entropy, lbs, world_model
+from urlbench.agents.actor_critic import ActorCritic, Trajectory, actor_loss, imagine, lambda_return, with_entropy
+from urlbench.agents.distributions import ACTION_LIMIT, ClampedNormal, onehot
 from urlbench.agents.draws import Draws
+from urlbench.agents.meta_controller import MetaController, meta_actor_loss
 from urlbench.agents.networks import MLP
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.rssm import RSSM, LatentState, NormedGRUCell
+from urlbench.agents.world_model import WorldModel
 
 
 @torch.no_grad()
 def nearest_distances(x: Tensor, k: int) -> Tensor:
     """Distances [N, k] of each row of `x` [N, D] to its k nearest, itself included, from all N x N at once."""
     x = x - x.mean(0)
-    squared = (x * x).sum(-1)
-    distance = (squared[:, None] + squared - 2 * x @ x.T).fill_diagonal_(0)
-    return distance.clamp(min=0).sqrt().topk(k, largest=False).values
+    return torch.cdist(x, x).fill_diagonal_(0).topk(k, largest=False).values
 
 
 def mlp(self: MLP, x: Tensor) -> Tensor:
@@ -54,11 +61,126 @@ def observe(
         keep = (~is_first[:, t]).to(action.dtype).unsqueeze(-1)
         deter = self._advance(state.stoch * keep.unsqueeze(-1), state.deter * keep, action[:, t] * keep)
         hidden = F.elu(self.post1(torch.cat([deter, embed[:, t]], -1)))
-        state = self._draw(deter, self._unflatten(self.post2(hidden)), draws)
+        state = draw(self, deter, self._unflatten(self.post2(hidden)), draws)
         posts.append(state)
         priors.append(state._replace(logits=self.prior_logits(deter)))
     post, prior = (LatentState(*(torch.stack(x, 1) for x in zip(*states, strict=True))) for states in (posts, priors))
     return post, prior
+
+
+def draw(self: RSSM, deter: Tensor, logits: Tensor, draws: Draws) -> LatentState:
+    """The state with latents drawn from a distribution object; `logits` [..., V, C]."""
+    probs = Independent(OneHotCategorical(logits=logits), 1).base_dist.probs
+    return LatentState(onehot(draws.latent(probs.detach()), probs), deter, logits)
+
+
+def categorical_kl(logits: Tensor, other: Tensor) -> Tensor:
+    """KL [...] of two objects of [..., V, C]."""
+    kl: Tensor = kl_divergence(*(Independent(OneHotCategorical(logits=one), 1) for one in (logits, other)))
+    return kl
+
+
+def unit_normal_nll(mean: Tensor, target: Tensor, event_dims: int = 0) -> Tensor:
+    """Negative log-likelihood of an object."""
+    nll: Tensor = -Independent(Normal(mean, 1.0), event_dims).log_prob(target)
+    return nll
+
+
+def action_sample(self: ClampedNormal, noise: Tensor, *, noise_limit: float | None = None) -> Tensor:
+    """An action drawn from an object; never with a limit in these agents."""
+    assert noise_limit is None, "agents with a world model do not bound their noise"
+    normal = Normal(self.mean, self.std)
+    action = normal.loc + normal.scale * noise
+    return action + (action.clamp(-ACTION_LIMIT, ACTION_LIMIT) - action).detach()
+
+
+def action_entropy(self: ClampedNormal) -> Tensor:
+    """Entropy [...] of an object over actions."""
+    entropy: Tensor = Independent(Normal(self.mean, self.std), 1).entropy()
+    return entropy
+
+
+def learn_behaviour(
+    self: ActorCritic,
+    rssm: RSSM,
+    start: LatentState,
+    reward: Callable[[Trajectory], Tensor],
+    draws: Draws,
+    optimisers: dict[str, Optimiser],
+    skill: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Imagine; then the policy once more in all imagined states, for an entropy whose weight may be 0."""
+    stds = []
+
+    def policy(feat: Tensor, t: int) -> Tensor:
+        action = self.actor(self.sees(feat, skill))
+        stds.append(action.std.detach())
+        return action.sample(draws.action_noise(action.mean))
+
+    trajectory = imagine(rssm, start, policy, self.config.horizon, draws)
+    states = self.sees(trajectory.feat, skill)
+    rewards = self.reward_norm(reward(trajectory))
+    value = self.critic.slow_value(states)
+    target = lambda_return(rewards[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
+    entropy = self.actor(states[:-2].detach()).entropy()
+    loss = actor_loss(target, self.config.discount, entropy, self.entropy_scale)
+    metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
+    if self.entropy_in_critic:
+        target = with_entropy(target, entropy, self.entropy_scale)
+    critic_loss = self.critic.loss(states, target)
+    metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
+    self.critic.refresh_slow()
+    return metrics | {
+        "actor_loss": loss.detach(),
+        "critic_loss": critic_loss.detach(),
+        "reward": rewards.detach().mean(),
+        "value": value.detach().mean(),
+        "action_std": torch.stack(stds).mean(),
+    }
+
+
+def learn_controller(
+    self: MetaController, model: WorldModel, start: LatentState, draws: Draws, optimisers: dict[str, Optimiser]
+) -> dict[str, Tensor]:
+    """Imagine; then the choice of skill once more in all imagined states."""
+    discount, chosen = self.config.discount, list[Tensor]()
+
+    def policy(feat: Tensor, t: int) -> Tensor:
+        probs = Categorical(logits=self.actor(feat)).probs
+        chosen.append(draws.skill(probs.detach()))
+        action = self.executor(torch.cat([feat, F.one_hot(chosen[-1], self.skills).to(feat.dtype)], -1))
+        return action.sample(draws.action_noise(action.mean))
+
+    trajectory = imagine(model.rssm, start, policy, self.config.horizon, draws)
+    reward = self.reward_norm(model.reward(trajectory.feat))
+    value = self.critic.slow_value(trajectory.feat)
+    target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
+    choice = Categorical(logits=self.actor(trajectory.feat[:-1].detach()))
+    log_prob, entropy = choice.log_prob(torch.stack(chosen)), choice.entropy()
+    meta_loss = meta_actor_loss(log_prob[:-1], entropy[:-1], target, value, discount, self.entropy_scale)
+    metrics: dict[str, Any] = {"meta_grad_norm": optimisers["meta"].step(meta_loss)}
+    if "executor" in optimisers:
+        skill = F.one_hot(torch.stack(chosen[:-1]), self.skills).to(reward.dtype)
+        bonus = self.executor(torch.cat([trajectory.feat[:-2].detach(), skill], -1)).entropy()
+        executor_loss = actor_loss(target, discount, bonus, 0.0)
+        metrics["executor_grad_norm"] = optimisers["executor"].step(executor_loss)
+        metrics["executor_loss"] = executor_loss.detach()
+    critic_loss = self.critic.loss(trajectory.feat, target)
+    metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
+    self.critic.refresh_slow()
+    return metrics | {
+        "meta_loss": meta_loss.detach(),
+        "meta_entropy": entropy.detach().mean(),
+        "critic_loss": critic_loss.detach(),
+        "imagined_reward": reward.detach().mean(),
+        "value": value.detach().mean(),
+    }
+
+
+def multinomial(self: Draws, probs: Tensor) -> Tensor:
+    """Classes [...] drawn from `probs` [..., C] as torch.distributions draws them."""
+    drawn = torch.multinomial(probs.reshape(-1, probs.shape[-1]), 1, replacement=True, generator=self._generator)
+    return drawn.reshape(probs.shape[:-1])
 
 
 def index(self: Draws, probs: Tensor) -> Tensor:
@@ -87,8 +209,13 @@ def optimiser_step(self: Optimiser, loss: Tensor) -> Tensor:
 
 
 @contextmanager
-def plain_pieces() -> Iterator[None]:
-    """Inside, agents update with the pieces above. An agent does one or the other all its life: Adam's kind stays."""
+def plain_pieces(*, same_draws: bool = False) -> Iterator[None]:
+    """Inside, agents update with the pieces above. An agent does one or the other all its life: Adam's kind stays.
+
+    Args:
+        same_draws: draw what the fast pieces draw from the same random numbers, to compare results, and not by
+            `torch.multinomial`, which draws from the same distribution.
+    """
     with ExitStack() as stack:
         pieces: tuple[tuple[object, str, object], ...] = (
             (knn_entropy, "nearest_distances", nearest_distances),
@@ -96,7 +223,14 @@ def plain_pieces() -> Iterator[None]:
             (NormedGRUCell, "forward", gru_cell),
             (nn.functional, "elu_", F.elu),
             (RSSM, "observe", observe),
-            (Draws, "_index", index),
+            (RSSM, "_draw", draw),
+            (world_model, "categorical_kl", categorical_kl),
+            *((place, "unit_normal_nll", unit_normal_nll) for place in (actor_critic, lbs, world_model)),
+            (ClampedNormal, "sample", action_sample),
+            (ClampedNormal, "entropy", action_entropy),
+            (ActorCritic, "learn", learn_behaviour),
+            (MetaController, "learn", learn_controller),
+            (Draws, "_index", index if same_draws else multinomial),
             (Optimiser, "step", optimiser_step),
         )
         for place, name, piece in pieces:

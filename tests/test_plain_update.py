@@ -70,7 +70,7 @@ def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
 @pytest.mark.parametrize(("name", "phase"), LEARNERS)
 def test_an_agent_learns_what_the_plain_pieces_teach_it(plain: ModuleType, name: str, phase: str) -> None:
     numbers, metrics = learned(learner(name, phase))
-    with plain.plain_pieces():
+    with plain.plain_pieces(same_draws=True):
         expected_numbers, expected_metrics = learned(learner(name, phase))
     # Entropies in the product form of distances lose half the digits where rows are almost alike.
     torch.testing.assert_close(numbers, expected_numbers, rtol=1e-7, atol=1e-9)
@@ -104,6 +104,13 @@ def test_draws_are_those_of_the_inverse_distribution_function(plain: ModuleType)
     probs = torch.randn(500, 8, 32, generator=torch.Generator().manual_seed(0)).mul(3).softmax(-1)
     probs[:, 0, 5:] = 0
     assert torch.equal(Draws(3).latent(probs), plain.index(Draws(3), probs))
+
+
+def test_plain_draws_are_from_the_same_distribution(plain: ModuleType) -> None:
+    probs, rows = torch.tensor([0.5, 0.0, 0.2, 0.3]), 40_000
+    for drawn in (Draws(3).latent(probs.expand(rows, 4)), plain.multinomial(Draws(3), probs.expand(rows, 4))):
+        # Four standard deviations of a frequency are at most 4 * (1/4 / rows) ** (1/2) = 0.01.
+        torch.testing.assert_close(drawn.bincount(minlength=4) / rows, probs, rtol=0, atol=0.01)
 
 
 def test_an_optimiser_saved_before_goes_on_as_it_did() -> None:
