@@ -4,7 +4,7 @@
     python benchmarks/precision_effect.py --show benchmarks/results/precision_effect.json
 
 Three copies of an agent learn from the same batches of noise, taking turns in one process with one thread: in float32,
-in bfloat16, and in float32 from parameters that differ in their last bit. The third shows how fast any difference grows.
+in bfloat16, and in float32 from parameters that differ in their last bit. The third shows how fast differences grow.
 """
 
 import argparse
