@@ -81,8 +81,14 @@ def build(spec: AgentSpec, phase: Phase, settings: Settings) -> Agent:
 
 
 def play(agent: Agent, actor: Actor, where: AgentContext) -> dict[str, Array]:
-    """A batch from the replay of an episode of noise, with rewards in [0, 1), that the actor acts and records in."""
+    """A batch from `filled_replay`."""
     rng = np.random.default_rng(SEED)
+    schedule = agent.schedule
+    return filled_replay(agent, actor, where, rng).sample(rng, schedule.batch_size, schedule.batch_length)
+
+
+def filled_replay(agent: Agent, actor: Actor, where: AgentContext, rng: np.random.Generator) -> Replay:
+    """The replay of an episode of noise, with rewards in [0, 1), that the actor acts and records in."""
     schedule, dtype = agent.schedule, np.float32 if where.observation_kind == "states" else np.uint8
     replay = Replay(None, where.observation_shape, dtype, where.action_dim, EPISODE_STEPS, agent.recorded)
     steps = max(EPISODE_STEPS, schedule.batch_length)
@@ -101,7 +107,7 @@ def play(agent: Agent, actor: Actor, where: AgentContext) -> dict[str, Array]:
         action = actor.act(timestep.observation, LATE_STEP + step)
         timestep = entry(step)
         replay.add(timestep, action, actor.recorded())
-    return replay.sample(rng, schedule.batch_size, schedule.batch_length)
+    return replay
 
 
 def settle(agent: Agent, batch: Mapping[str, Array]) -> None:

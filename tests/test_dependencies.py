@@ -10,7 +10,8 @@ RUNNER = {
     *("run_job", "runner", "offline", "assembly", "evaluation", "evaluation_pool", "zero_shot"),
     *("worker", "checkpoint", "training_metrics"),
 }
-TORCH_LEFT_OUT = RUNNER | {"manifest", "doctor"}
+# Agents and the runner both set precisions.
+TORCH_LEFT_OUT = RUNNER | {"manifest", "doctor", "precision"}
 COMMAND_LINE = {
     "cli",
     "cli_baselines",

@@ -10,7 +10,8 @@ import torch
 
 from urlbench.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
 from urlbench.errors import UserError
-from urlbench.interfaces import Agent, AgentContext, Environment
+from urlbench.interfaces import Agent, AgentConfig, AgentContext, Environment, Precision
+from urlbench.precision import check_effect, set_products
 from urlbench.registry import load_agent, load_attribute, load_suite
 from urlbench.store import RunDirectory
 from urlbench.types import Job, JobSpec, Suite
@@ -23,8 +24,18 @@ def suite_of(spec: JobSpec) -> Suite:
     return load_suite(spec.suite.partition("@")[0])
 
 
-def set_up_torch(device: str, threads: int) -> str:
-    """The device to use; deterministic algorithms where that is free, which is the CPU."""
+def precision_of(spec: JobSpec) -> Precision:
+    """What the job's products are computed in; float32 for agents whose configuration has no such setting."""
+    config = load_agent(spec.agent).config.model_validate(spec.agent_config)
+    return config.precision if isinstance(config, AgentConfig) else "float32"
+
+
+def set_up_torch(device: str, threads: int, precision: Precision = "float32") -> str:
+    """The device to use; deterministic algorithms where that is free, which is the CPU.
+
+    Raises:
+        UserError: if there is no such device, or if `precision` does nothing on it.
+    """
     torch.set_num_threads(threads)
     keep_freed_memory()
     if device == "auto":
@@ -34,6 +45,8 @@ def set_up_torch(device: str, threads: int) -> str:
     if device == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    check_effect(precision, device)
+    set_products(precision)
     return device
 
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from urlbench.errors import UserError, unknown_name
-from urlbench.interfaces import AgentSpec
+from urlbench.interfaces import AgentConfig, AgentSpec
 from urlbench.types import Spec
 
 _PROTOCOL_WORDS = ("suite", "protocol", "task", "domain", "preset")
@@ -93,6 +93,17 @@ def resolve_config(spec: AgentSpec, preset: str, changes: Mapping[str, Any] | No
         raise UserError(
             f"the configuration of agent {spec.name!r} is not valid: {reasons}; see: urlbench show agent {spec.name}"
         ) from error
+
+
+def plain_values(config: Spec) -> dict[str, Any]:
+    """`config` as a job holds and hashes it.
+
+    Without the precision where it is float32: runs from before there was a choice are the same runs.
+    """
+    values = config.model_dump(mode="json")
+    if isinstance(config, AgentConfig) and config.precision == "float32":
+        del values["precision"]
+    return values
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
-from urlbench.assembly import build_environment, build_untrained_agent, set_up_torch
+from urlbench.assembly import build_environment, build_untrained_agent, precision_of, set_up_torch
 from urlbench.errors import UserError
 from urlbench.evaluation import Episode, LocalPlayer, Outcome, Player, Tick, play_episode
 from urlbench.interfaces import Agent, Environment
@@ -173,9 +173,9 @@ def _serve(connection: Connection, spec: JobSpec, plugins: tuple[str, ...], devi
 
     answer: object = _READY
     try:
-        set_up_torch(device, threads=1)
         for plugin in plugins:
             load_plugin(plugin)
+        set_up_torch(device, threads=1, precision=precision_of(spec))
         environment = build_environment(spec)
         agent = build_untrained_agent(spec, environment, device)
         rules = spec.protocol.zero_shot

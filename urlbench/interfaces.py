@@ -16,6 +16,7 @@ from pydantic import Field
 from urlbench.types import DEFAULT_IMAGE, ImageFormat, ObservationKind, Phase, Spec
 
 Array = npt.NDArray[Any]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 # --- Environments -----------------------------------------------------------------------------------
@@ -118,6 +119,19 @@ class EnvironmentFactory(TypingProtocol):
 
 
 # --- Agents -----------------------------------------------------------------------------------------
+
+
+class AgentConfig(Spec):
+    """What agents that learn with torch have in common; their configurations inherit it.
+
+    Attributes:
+        precision: of the factors of matrix products and convolutions, in the whole run. `tf32` (GPUs from Ampere on)
+            keeps 11 significant bits of each and `bfloat16` (CPUs with AMX or AVX-512 BF16) 8, instead of 24.
+            Parameters, sums, losses, optimisers, distances to neighbours and all else stay float32. It changes results,
+            so it is part of the configuration and its hash. Where it would do nothing the run is refused.
+    """
+
+    precision: Precision = "float32"
 
 
 class Schedule(Spec):

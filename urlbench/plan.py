@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from urlbench.config import agent_changes, resolve_config
+from urlbench.config import agent_changes, plain_values, resolve_config
 from urlbench.datasets import find_dataset
 from urlbench.errors import UserError, unknown_name
 from urlbench.identity import config_hash, job_id
@@ -132,7 +132,7 @@ def make_plan(request: PlanRequest) -> Plan:
                 f"agent {name!r} runs on {' and '.join(spec.observations)}, and suite {suite.name!r} gives "
                 f"{suite.observation}; choose another of: urlbench list suites"
             )
-        config = resolve_config(spec, request.preset, changes[name]).model_dump(mode="json")
+        config = plain_values(resolve_config(spec, request.preset, changes[name]))
         maker = _JobMaker(suite, protocol, spec, config, versions, request)
         for seed in request.seeds:
             for domain in domains:

@@ -52,8 +52,11 @@ def run_plan(plan: Plan, root: Path, options: ExecutorOptions, rerun: Rerun | No
             specifications aside and runs their jobs from nothing.
 
     Raises:
-        UserError: if a run directory belongs to something else or cannot be written.
+        UserError: if a run directory belongs to something else or cannot be written, or if an agent's precision does
+            nothing on this CPU.
     """
+    if not options.gpus:
+        _check_precisions(plan)
     if rerun == "stale":
         set_others_aside(plan, root)
     wait_for_orphans(plan, root, _ORPHAN_SECONDS)
@@ -74,6 +77,15 @@ def run_plan(plan: Plan, root: Path, options: ExecutorOptions, rerun: Rerun | No
             executor.run()
     _summarise(executor, old_failures, root)
     return exit_code(views)
+
+
+def _check_precisions(plan: Plan) -> None:
+    """Refuse at once what each job would refuse on a CPU; GPUs are left to the jobs that they are shared out to."""
+    from urlbench.assembly import precision_of
+    from urlbench.precision import check_effect
+
+    for precision in sorted({precision_of(job.spec) for job in plan.jobs}):
+        check_effect(precision, "cpu")
 
 
 def set_others_aside(plan: Plan, root: Path) -> None:

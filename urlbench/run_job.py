@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy.typing as npt
 
-from urlbench.assembly import build_agent, build_environment, check_budgets, check_versions, set_up_torch
+from urlbench.assembly import build_agent, build_environment, check_budgets, check_versions, precision_of, set_up_torch
 from urlbench.checkpoint import load_latest
 from urlbench.durable import remove_temporaries, write_atomic
 from urlbench.errors import UserError
@@ -97,7 +97,7 @@ def run_job(
         record.write("running")
         for folder in (directory.path, directory.snapshots):
             remove_temporaries(folder)
-        device = set_up_torch(device, threads)
+        device = set_up_torch(device, threads, precision_of(job.spec))
         check_versions(job.spec)
         check_budgets(job.spec)
         environment = build_environment(job.spec)

@@ -7,12 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from urlbench.agents.running_moments import RunningMoments
+from urlbench.precision import products_in
 
 CHUNK_ELEMENTS = 32 * 1024 * 1024  # distances held at once, at most: 128 MiB in float32
 CHUNK_ROWS = 400  # of them at once, at most, so that those of few rows stay in the cache
 
 
 @torch.no_grad()
+@products_in("float32")
 def nearest_distances(x: Tensor, k: int) -> Tensor:
     """Each row's distances to its k nearest rows, itself counted at distance 0.
 

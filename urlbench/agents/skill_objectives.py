@@ -13,11 +13,10 @@ from urlbench.agents.optimiser import OptimiserConfig
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.skills import SkillAutoEncoder, SkillConfig
 from urlbench.agents.world_model import WorldModel, WorldModelConfig
-from urlbench.interfaces import AgentContext, Schedule
-from urlbench.types import Spec
+from urlbench.interfaces import AgentConfig, AgentContext, Schedule
 
 
-class SkillDiscoveryConfig(Spec):
+class SkillDiscoveryConfig(AgentConfig):
     """What Choreographer shares with its ablations. Defaults: the released code.
 
     Attributes:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from urlbench.agents.draws import Draws
 from urlbench.agents.networks import MLP
 from urlbench.agents.optimiser import Optimiser
+from urlbench.precision import products_in
 from urlbench.types import Spec
 
 
@@ -83,6 +84,7 @@ class Codebook(nn.Module):
         self.register_buffer("cluster_size", torch.zeros(codes))
         self.register_buffer("usage", torch.zeros(codes))
 
+    @products_in("float32")
     def quantise(self, x: Tensor) -> Quantised:
         """Replace embeddings [N, D] by their nearest codes."""
         index = torch.cdist(x.detach(), self.codes).argmin(-1)
@@ -103,6 +105,7 @@ class Codebook(nn.Module):
         self.codes.copy_(self.embed_avg / smoothed.unsqueeze(-1))
 
     @torch.no_grad()
+    @products_in("float32")
     def resample(self, x: Tensor, draws: Draws, power: Literal[1, 2] = 1) -> tuple[int, int]:
         """Re-initialise unused codes with embeddings far from every code, one after the other.
 

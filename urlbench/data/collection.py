@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from urlbench import exorl
-from urlbench.config import agent_changes, resolve_config
+from urlbench.config import agent_changes, plain_values, resolve_config
 from urlbench.datasets import (
     BUFFER_NAME,
     INDEX_NAME,
@@ -83,7 +83,7 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
         observation=suite.observation,
         action_repeat=suite.action_repeat,
         agent=agent.name,
-        agent_config=resolve_config(agent, request.preset, changes[agent.name]).model_dump(mode="json"),
+        agent_config=plain_values(resolve_config(agent, request.preset, changes[agent.name])),
         protocol=Protocol.model_validate(protocol),
         phase="pretrain",
         domain=request.domain,

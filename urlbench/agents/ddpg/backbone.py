@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from urlbench.agents.ddpg.networks import ImageEncoder, Policy, TwinCritic
 from urlbench.agents.draws import Draws
 from urlbench.agents.optimiser import Optimiser, OptimiserConfig
-from urlbench.interfaces import AgentContext, Schedule
-from urlbench.types import Spec
+from urlbench.interfaces import AgentConfig, AgentContext, Schedule
 
 # Adam as PyTorch comes; nothing is clipped and nothing decays.
 ADAM = OptimiserConfig(eps=1e-8, clip_norm=None, weight_decay=0.0)
 
 
-class DDPGConfig(Spec):
+class DDPGConfig(AgentConfig):
     """Defaults: the released URLB code.
 
     Attributes:

@@ -18,6 +18,7 @@ from urlbench.agents.draws import Draws
 from urlbench.agents.networks import orthogonal_, relu_mlp
 from urlbench.agents.optimiser import Optimiser
 from urlbench.interfaces import AgentContext
+from urlbench.precision import products_in
 
 
 class ProtoConfig(PretrainedConfig):
@@ -74,6 +75,7 @@ def sinkhorn(scores: Tensor, steps: int) -> Tensor:
     return assigned / assigned.sum(1, keepdim=True)
 
 
+@products_in("float32")
 def neighbour_distance(x: Tensor, others: Tensor, rank: int) -> Tensor:
     """Distance [N] of each row of `x` [N, D] to the row of `others` [Q, D] that is its neighbour of that rank, from 1.
 

@@ -2,7 +2,7 @@
 
 Source: Hafner et al. 2021 (DreamerV2), with the settings of the pixel baselines that Choreographer is compared with,
 Rajeswar et al. 2023, "Mastering the Unsupervised Reinforcement Learning Benchmark from Pixels". Its released code
-computes in half precision where it can; here everything is float32.
+computes in half precision where it can; here everything is float32, or what `AgentConfig.precision` says.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +20,8 @@ from urlbench.agents.optimiser import Optimiser, OptimiserConfig
 from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.agents.skill_space import SkillSpace
 from urlbench.agents.world_model import WorldModel, WorldModelConfig, WorldModelLoss
-from urlbench.interfaces import Actor, AgentContext, Array, Schedule
+from urlbench.interfaces import Actor, AgentConfig, AgentContext, Array, Schedule
 from urlbench.seeding import derive_seed
-from urlbench.types import Spec
 
 
 class DreamerWorldModelConfig(WorldModelConfig):
@@ -210,7 +209,7 @@ class DreamerActor(LatentActor):
         self._random_skill.skill = None if state["skill"] is None else state["skill"].to(self._action.device)
 
 
-class DreamerConfig(Spec):
+class DreamerConfig(AgentConfig):
     """Defaults: the released code.
 
     Attributes:
