@@ -38,6 +38,7 @@ SCRIPTS = (
     Script("ddpg_updates", ("--preset", "small", "--repetitions", "2")),
     Script("acting_time", ("--presets", "small", "--actions", "50", "--repetitions", "3")),
     Script("update_speed", ("--quick",)),
+    Script("replay_batches", ("--rounds", "3")),
     Script("kept_memory", ("--preset", "small", "--updates", "5", "--repetitions", "2")),
     Script("environments", ("--state-steps", "500", "--pixel-steps", "10", "--repetitions", "2")),
     Script("report_time", ("--repetitions", "2000")),

@@ -12,9 +12,11 @@ import statistics
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import comparing
 import numpy as np
 from plain_replay import FileReplay, PlainReplay
 from reporting import describe_machine, markdown_table, spread
@@ -151,6 +153,17 @@ def table(result: dict[str, Any]) -> str:
     return markdown_table([*columns, "than the list", "than files", "memory [MiB]", "list [MiB]"], rows)
 
 
+def rows(cases: Sequence[dict[str, Any]]) -> list[comparing.Row]:
+    """The comparisons with a list of episodes and with their files."""
+    found = []
+    for case in cases:
+        seconds = {name: [one / 1000 for one in values] for name, values in case["milliseconds"].items()}
+        for name, plain in (("list", "a list of episodes"), ("files", "their files")):
+            fast = seconds["replay"][: len(seconds[name])]
+            found.append(comparing.row(f"replay, {case['name']}: {plain}", fast, seconds[name], unit="ms", scale=1000))
+    return found
+
+
 def main() -> None:
     """Measure, print the table, and write JSON if asked to."""
     parser = argparse.ArgumentParser(description="Measure batches of the replay.")
@@ -162,7 +175,8 @@ def main() -> None:
         result = json.loads(options.show.read_text(encoding="utf-8"))
     else:
         machine = describe_machine(threads=1)
-        result = {"machine": machine, "cases": [measure(case, options.rounds) for case in CASES]}
+        cases = [measure(case, options.rounds) for case in CASES]
+        result = {"machine": machine, "cases": cases, "rows": [row._asdict() for row in rows(cases)]}
     print(table(result))
     if options.output is not None:
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "discount": 0.95,
     "exploration_std": ((0, 0.4),),
 }
-# ProtoRL needs room to remember where it was: the 32 candidates of the preset `smoke` are forgotten within four updates,
+# ProtoRL needs room to remember where it was: the 32 candidates of the preset `smoke` are forgotten after four updates,
 # and with them it covers no more than random actions do with some seeds.
 PROTO = {"prototypes": 64, "prototype_dim": 32, "projector_hidden": 64, "queue": 256}
 STEPS = 2500
