@@ -4,9 +4,9 @@
     python benchmarks/updates.py --show updates.json
 
 Agents see what walker gives, filled with noise, and learn from batches of their own preset. Each phase of each agent is
-measured in a process of its own (`one_update.py`), one after another. These are times, no ratios: see
-`update_speed.py` and `ddpg_updates.py`. With one thread, which is what `urlbench run` gives a worker, the time on the CPU
-is what an update takes on a machine with nothing else to do.
+measured in a process of its own (`one_update.py`), one after another. These are times; ratios are in
+`update_speed.py` and `ddpg_updates.py`. With one thread, which is what `urlbench run` gives a worker, the time on the
+CPU is what an update takes on a machine with nothing else to do.
 """
 
 import argparse
