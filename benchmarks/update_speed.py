@@ -49,9 +49,9 @@ LEARNERS: tuple[tuple[str, Phase], ...] = (
     ("dreamer-lbs", "finetune"),
 )
 CASES = (
-    *(Case(*learner, "states", "small", 5) for learner in LEARNERS),
-    Case("choreographer", "pretrain", "pixels", "small", 3),
-    *(Case(*learner, "states", "paper", 1) for learner in LEARNERS),
+    *(Case(*learner, "states", "small", 20) for learner in LEARNERS),
+    Case("choreographer", "pretrain", "pixels", "small", 5),
+    *(Case(*learner, "states", "paper", 2) for learner in LEARNERS),
 )
 KINDS = ("fast", "plain")
 
