@@ -1,4 +1,4 @@
-"""Runs every agent on every suite whose observations it takes, with the smallest budgets, and says what came of it.
+"""Runs every agent on every suite that it takes, with the smallest budgets, and says what came of it.
 
 One task of each suite and one seed: pretraining, snapshot, and the fine-tuning or search that starts from it. Offline
 suites pretrain on data of random actions, collected here. The scores mean nothing. The same command runs what is not
@@ -19,8 +19,10 @@ from reporting import describe_machine, markdown_table
 
 from urlbench import __version__, registry
 from urlbench.checkpoint import snapshot_digest, snapshot_path
+from urlbench.config import resolve_config
 from urlbench.errors import UserError, unknown_name
 from urlbench.identity import config_hash
+from urlbench.interfaces import AgentContext, AgentSpec
 from urlbench.plan import PlanRequest, make_plan
 from urlbench.reports.provenance import git_words, hardware_words
 from urlbench.results.cells import validate
@@ -51,8 +53,22 @@ class Outcome:
 
 
 def takers(suite: Suite, agents: Sequence[str]) -> list[str]:
-    """The agents that take the observations of a suite."""
-    return [name for name in agents if suite.observation in registry.load_agent(name).observations]
+    """The agents that take the observations of a suite, and its data if it has any."""
+    return [name for name in agents if takes(registry.load_agent(name), suite)]
+
+
+def takes(agent: AgentSpec, suite: Suite) -> bool:
+    """Whether an agent runs on a suite; those whose skills must act to be learned refuse data."""
+    if suite.observation not in agent.observations:
+        return False
+    if suite.collection is None or not agent.pretrains:
+        return True
+    context = AgentContext(suite.observation, (1,), action_dim=1, action_repeat=1, seed=0, collects=False)
+    try:
+        agent.build(context, resolve_config(agent, PRESET))
+    except UserError:
+        return False
+    return True
 
 
 def urlbench(*arguments: str) -> None:
@@ -126,7 +142,7 @@ def seconds(jobs: Sequence[Job], runs: Path) -> float:
 
 
 def table(found: Mapping[tuple[str, str], Outcome], agents: Sequence[str], suites: Sequence[str]) -> str:
-    """Agents by suites, the suites by number; `-` where an agent does not take a suite's observations."""
+    """Agents by suites, the suites by number; `-` where an agent does not take a suite's observations or data."""
     rows = [
         [agent, *(found[agent, suite].words if (agent, suite) in found else "-" for suite in suites)]
         for agent in agents

@@ -58,6 +58,12 @@ def test_a_failure_is_told_with_its_reason(every_agent: ModuleType, tmp_path: Pa
 def test_agents_run_on_the_suites_whose_observations_they_take(every_agent: ModuleType) -> None:
     registry.load_plugin(str(PLUGIN))
     assert every_agent.takers(registry.load_suite("toy-pixels"), ["toy", "icm"]) == ["icm"]
+
+
+def test_agents_whose_skills_must_act_take_no_data(every_agent: ModuleType) -> None:
+    agents = ["choreographer", "ddpg", "diayn", "dreamer-aps", "icm"]
+    assert every_agent.takers(registry.load_suite("urlb-offline"), agents) == ["choreographer", "ddpg", "icm"]
+    assert every_agent.takers(registry.load_suite("urlb-states"), agents) == agents
     assert every_agent.takers(registry.load_suite("toy-states"), ["toy", "icm"]) == ["toy", "icm"]
 
 
