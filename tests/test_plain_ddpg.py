@@ -1,15 +1,14 @@
 """Updates of the DDPG family against the pieces as they are written: in float64, where both agree to many digits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from agent_factory import batch_for, context, smoke_config
-from torch import Tensor, nn
+from agent_factory import context, smoke_config
+from exact_updates import flat, learned
+from torch import nn
 
 from urlbench import registry
 from urlbench.agents.ddpg.backbone import soft_update
@@ -41,33 +40,12 @@ def learner(name: str, phase: str) -> Agent:
     return agent.for_finetuning(context()) if phase == "finetune" else agent
 
 
-def learned(agent: Agent) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """All numbers of the agent's modules, and the metrics, after three updates on three batches."""
-    metrics = []
-    for seed in range(3):
-        given = batch_for(agent, seed=seed, size=16, length=4)
-        exact = {key: value.astype(np.float64) if value.dtype == np.float32 else value for key, value in given.items()}
-        metrics.append({key: float(value) for key, value in agent.update(exact).items()})
-    return flat(agent.state_dict()), metrics
-
-
-def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """The floating-point tensors of a nested state, without optimisers' own."""
-    found = {}
-    for key, value in state.items():
-        if isinstance(value, Mapping) and not str(key).endswith("optimiser"):
-            found |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, Tensor) and value.is_floating_point():
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("name", "phase"), LEARNERS)
 def test_an_agent_learns_what_the_plain_pieces_teach_it(plain: ModuleType, name: str, phase: str) -> None:
-    numbers, metrics = learned(learner(name, phase))
+    numbers, metrics = learned(learner(name, phase), size=16, length=4)
     with plain.plain_pieces():
-        expected_numbers, expected_metrics = learned(learner(name, phase))
+        expected_numbers, expected_metrics = learned(learner(name, phase), size=16, length=4)
     start = flat(learner(name, phase).state_dict())
     torch.testing.assert_close(numbers, expected_numbers, rtol=1e-7, atol=1e-9)
     assert [one.keys() for one in metrics] == [one.keys() for one in expected_metrics]

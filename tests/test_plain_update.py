@@ -1,15 +1,14 @@
 """Updates of agents with a world model against the pieces as they are written: in float64, to many digits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from agent_factory import batch_for, context, settled, smoke_config, stored
-from torch import Tensor, nn
+from agent_factory import context, settled, smoke_config, stored
+from exact_updates import flat, learned
+from torch import nn
 
 from urlbench import registry
 from urlbench.agents.draws import Draws
@@ -43,27 +42,6 @@ def float64() -> Iterator[None]:
 def learner(name: str, phase: str) -> Agent:
     agent = registry.load_agent(name).build(context(), smoke_config(name))
     return settled(agent.for_finetuning(context())) if phase == "finetune" else agent
-
-
-def learned(agent: Agent) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """All numbers of the agent's modules, and the metrics, after three updates on three batches."""
-    metrics = []
-    for seed in range(3):
-        given = batch_for(agent, seed=seed)
-        exact = {key: value.astype(np.float64) if value.dtype == np.float32 else value for key, value in given.items()}
-        metrics.append({key: float(value) for key, value in agent.update(exact).items()})
-    return flat(agent.state_dict()), metrics
-
-
-def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """The floating-point tensors of a nested state, without optimisers' own."""
-    found = {}
-    for key, value in state.items():
-        if isinstance(value, Mapping) and not str(key).endswith("optimiser"):
-            found |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, Tensor) and value.is_floating_point():
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 @pytest.mark.usefixtures("float64")
