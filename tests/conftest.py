@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 from slurm_cluster import SlurmCluster, obstacle
 
 
@@ -41,3 +42,11 @@ def acting_by_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with plain_actors():
         yield
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """New tensors have float64, in which two ways of computing the same agree to many digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

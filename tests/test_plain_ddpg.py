@@ -1,6 +1,5 @@
 """Updates of the DDPG family against the pieces as they are written: in float64, where both agree to many digits."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,13 +25,6 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import plain_ddpg
 
     return plain_ddpg
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def learner(name: str, phase: str) -> Agent:

@@ -1,6 +1,5 @@
 """Updates of agents with a world model against the pieces as they are written: in float64, to many digits."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -30,13 +29,6 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import plain_update
 
     return plain_update
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def learner(name: str, phase: str) -> Agent:
