@@ -10,6 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from urlbench import precision
 from urlbench.agents import knn_entropy
 from urlbench.agents.ddpg import backbone, proto
 from urlbench.agents.ddpg.backbone import Transitions
@@ -85,6 +86,7 @@ def plain_pieces() -> Iterator[None]:
             (Optimiser, "step", optimiser_step),
             (Curiosity, "learn", learn_curiosity),
             (RandomNetworkDistillation, "learn", learn_distillation),
+            (precision, "_onednn_keeps_float32", lambda: False),
         ):
             stack.enter_context(mock.patch.object(place, name, piece))
         yield

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, OneHotCategorical, kl_divergence
 
+from urlbench import precision
 from urlbench.agents import actor_critic, knn_entropy, lbs, world_model
 from urlbench.agents.actor_critic import ActorCritic, Trajectory, actor_loss, imagine, lambda_return, with_entropy
 from urlbench.agents.distributions import ACTION_LIMIT, ClampedNormal, onehot
@@ -232,6 +233,7 @@ def plain_pieces(*, same_draws: bool = False) -> Iterator[None]:
             (MetaController, "learn", learn_controller),
             (Draws, "_index", index if same_draws else multinomial),
             (Optimiser, "step", optimiser_step),
+            (precision, "_onednn_keeps_float32", lambda: False),
         )
         for place, name, piece in pieces:
             stack.enter_context(mock.patch.object(place, name, piece))

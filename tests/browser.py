@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 PROGRAMS = ("chromium", "chromedriver")
 missing = [name for name in PROGRAMS if shutil.which(name) is None]
 needs_browser = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
+_LOADING_SECONDS = 60
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -37,11 +39,15 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
 
 
 def open_page(browser: webdriver.Chrome, page: Path) -> None:
-    """Open a file; what was logged before is forgotten."""
+    """Open a file and wait for all of it; what was logged before is forgotten."""
     browser.get("about:blank")
     logged(browser)
     requests(browser)
     browser.get(page.as_uri())
+    # On a busy machine the driver has come back from a page that was not there yet.
+    WebDriverWait(browser, _LOADING_SECONDS).until(
+        lambda one: one.execute_script("return [location.href, document.readyState]") == [page.as_uri(), "complete"]
+    )
 
 
 def logged(browser: webdriver.Chrome) -> list[str]:

@@ -10,23 +10,27 @@ from typing import Any
 import agent_factory
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.backends import mkldnn
+from torch.overrides import TorchFunctionMode
 from toy_runs import PLUGIN
 
-from urlbench import evaluation_pool, precision
+from urlbench import evaluation_pool, precision, registry
 from urlbench.agents.ddpg.proto import neighbour_distance
 from urlbench.agents.draws import Draws
 from urlbench.agents.knn_entropy import nearest_distances
+from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.skills import Codebook
 from urlbench.assembly import precision_of, set_up_torch
 from urlbench.errors import UserError
 from urlbench.executor import default_options
 from urlbench.interfaces import Precision
 from urlbench.plan import PlanRequest, make_plan
-from urlbench.precision import check_effect, products_in, set_products
+from urlbench.precision import check_effect, many_rows, products_in, set_products
 from urlbench.run_command import run_plan
 from urlbench.run_job import run_job
 from urlbench.store import RunStore
-from urlbench.types import Plan
+from urlbench.types import Phase, Plan
 
 
 def bfloat16_works() -> bool:
@@ -76,6 +80,80 @@ def test_the_precision_of_before_comes_back_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), products_in("bfloat16"):
         fail()
     assert set_now() == ("tf32", "tf32")
+
+
+class Rounding(TorchFunctionMode):
+    """A device whose products have factors of a shorter type."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.matmul:
+            args = [factor.to(self._dtype).to(factor.dtype) for factor in args]
+        return func(*args, **(kwargs or {}))
+
+
+def test_rounded_factors_are_seen_and_rounded_sums_are_not() -> None:
+    """Two libraries' float32 products differ in their last bits, which makes neither of them another precision."""
+    assert not precision.rounds_factors("float32", "cpu")
+    with Rounding(torch.bfloat16):
+        assert precision.rounds_factors("float32", "cpu")
+    with Rounding(torch.float16):  # whose 11 significant bits are TF32's
+        assert precision.rounds_factors("float32", "cpu")
+
+
+@pytest.mark.parametrize(("before", "keeps", "expected"), [("float32", True, "bf16"), ("float32", False, "ieee")])
+def test_products_of_many_rows_take_onednn_where_it_keeps_float32(
+    before: Precision, keeps: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_onednn_keeps_float32", lambda: keeps)
+    set_products(before)
+    with products_in("float32"), many_rows():
+        assert mkldnn.matmul.fp32_precision == expected
+        assert mkldnn.conv.fp32_precision == "ieee"
+    assert set_now() == ("ieee", "ieee")
+    for other, name in (("tf32", "tf32"), ("bfloat16", "bf16")):
+        set_products(other)
+        with many_rows():
+            assert set_now()[1] == name
+        assert set_now()[1] == name
+
+
+@pytest.mark.parametrize("rows", [1, 16, 50, 1000, 2500])
+def test_products_of_many_rows_are_float32(rows: int) -> None:
+    """Errors against float64 are at most four times float32's own; bfloat16's are a thousand times as large."""
+    generator = torch.Generator().manual_seed(rows)
+    for inner, columns in ((64, 1000), (400, 400), (1224, 400), (1024, 1024), (33, 5)):
+        x, weight = (torch.randn(size, generator=generator) for size in ((rows, inner), (columns, inner)))
+        bias = torch.randn(columns, generator=generator)
+        exact = F.linear(*(each.double() for each in (x, weight, bias)))
+        plain = (F.linear(x, weight, bias) - exact).abs().max()
+        with many_rows():
+            fast = (F.linear(x, weight, bias) - exact).abs().max()
+        assert fast <= 4 * plain, (inner, columns)
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+@pytest.mark.parametrize("name", registry.names("agent"))
+def test_every_update_is_one_of_many_rows(name: str, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def step(self: Optimiser, loss: torch.Tensor) -> torch.Tensor:
+        seen.add(mkldnn.matmul.fp32_precision)
+        return loss.detach()
+
+    monkeypatch.setattr(Optimiser, "step", step)
+    monkeypatch.setattr(precision, "_onednn_keeps_float32", lambda: True)
+    agent = agent_factory.build(name)
+    if phase == "finetune":
+        agent = agent_factory.settled(agent.for_finetuning(agent_factory.context()))
+    if agent.schedule.update_every_frames is None:
+        assert name in {"random", "ddpg"}
+        return
+    agent.update(agent_factory.batch_for(agent, size=8, length=6))
+    assert seen == {"bf16"}
 
 
 @needs_bfloat16
@@ -168,7 +246,7 @@ def test_the_precision_makes_another_run_and_float32_the_same_one(agent: str) ->
 def test_a_precision_that_does_nothing_is_refused_before_anything_runs(
     asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "set_products", lambda precision: None)  # a device that knows float32 alone
+    monkeypatch.setattr(precision, "_give_torch", lambda *_: None)  # a device that knows float32 alone
     jobs = plan(f"agent.precision={asked}")
     refusal = f"precision={asked} changes no product on the device cpu of this machine"
     with pytest.raises(UserError, match=refusal):

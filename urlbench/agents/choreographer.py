@@ -31,6 +31,7 @@ from urlbench.agents.skill_objectives import (
 from urlbench.agents.skills import SkillAutoEncoder
 from urlbench.agents.world_model import WorldModel, to_tensors
 from urlbench.interfaces import Actor, AgentContext, AgentSpec, Array
+from urlbench.precision import many_rows
 from urlbench.seeding import derive_seed
 
 
@@ -114,6 +115,7 @@ class SkillDiscovery(Learner):
         draws = Draws(derive_seed(seed, "actor"), self.context.device)
         return RandomSkillActor(self, draws, skill_steps=skill_steps, sample=sample)
 
+    @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """World model, exploration, skill discovery, skill policies: alg. 1, in the released code's order."""
         # World model.
@@ -277,6 +279,7 @@ class ChoreographerFinetuning(Learner):
         draws = Draws(derive_seed(seed, "actor"), self.context.device)
         return SkilledActor(self, draws, evaluation=evaluation)
 
+    @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """World model with reward head; the behaviour as soon as there is a reward to learn from."""
         model = self.world_model.loss(to_tensors(batch, self.context.device), self._draws)

@@ -31,6 +31,7 @@ from urlbench.agents.skill_schedule import SkillSchedule
 from urlbench.agents.world_model import preprocess, to_tensors
 from urlbench.errors import UserError
 from urlbench.interfaces import Actor, Agent, AgentContext, Array
+from urlbench.precision import many_rows
 from urlbench.seeding import derive_seed
 
 
@@ -316,6 +317,7 @@ class Pretraining(DDPGLearner):
             f"intrinsic_{name}_optimiser": optimiser for name, optimiser in self.intrinsic.optimisers.items()
         }
 
+    @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """The intrinsic reward learns and judges; then the backbone learns from its judgement."""
         transitions = self.transitions(batch, gradients=True)
@@ -365,6 +367,7 @@ class Finetuning(DDPGLearner):
             successor=successor,
         )
 
+    @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """The backbone learns; whoever chooses skills sees the batch, too."""
         transitions = self.transitions(batch, gradients=self.config.critic_trains_encoder)

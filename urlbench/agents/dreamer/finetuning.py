@@ -18,6 +18,7 @@ from urlbench.agents.rssm import LatentState
 from urlbench.agents.skill_space import SkillSpace
 from urlbench.agents.world_model import to_tensors
 from urlbench.interfaces import Actor, Agent, AgentContext, Array
+from urlbench.precision import many_rows
 
 
 class Finetuning(BehaviourLearner):
@@ -65,6 +66,7 @@ class Finetuning(BehaviourLearner):
         """The pretrained policy from the first step on; its mean in evaluation."""
         return FinetuningActor(self, self.actor_draws(seed), evaluation=evaluation)
 
+    @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """World model with reward head; then the policy, on the reward head's judgement."""
         model, metrics = self.learn_world_model(to_tensors(batch, self.context.device))
@@ -170,6 +172,7 @@ class SkilledFinetuning(Finetuning):
         self._choice, self._choice_step = choice.to(context.device), choice_step
         self.components["choice"] = self._choice
 
+    @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """The world model; the choice of a skill, when its time has come; and the policy of that skill."""
         tensors = to_tensors(batch, self.context.device)

@@ -14,6 +14,7 @@ from urlbench.agents.actor_critic import ActorCritic, imagine, lambda_return
 from urlbench.agents.draws import Draws
 from urlbench.agents.rssm import LatentState
 from urlbench.agents.world_model import WorldModel
+from urlbench.precision import many_rows
 from urlbench.types import Spec
 
 
@@ -100,6 +101,7 @@ class Planner:
         return imagine(self._world_model.rssm, state, policy, self.config.horizon, draws).action
 
     @torch.no_grad()
+    @many_rows()
     def plan(self, state: LatentState, previous: Tensor | None, skill: Tensor | None, draws: Draws) -> Plan:
         """Search for the best actions.
 

@@ -20,6 +20,7 @@ from urlbench.agents.skill_space import SkillSpace
 from urlbench.agents.world_model import WorldModel, WorldModelLoss, to_tensors
 from urlbench.errors import UserError
 from urlbench.interfaces import Actor, AgentContext, Array
+from urlbench.precision import many_rows
 from urlbench.seeding import derive_seed
 
 
@@ -151,6 +152,7 @@ class Pretraining(BehaviourLearner):
         every = None if self.skills is None else self.skills.every
         return DreamerActor(self, self.actor_draws(seed), sample=not evaluation, skill_steps=every)
 
+    @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """World model, intrinsic reward, policy: the released code's order."""
         tensors: Mapping[str, Tensor] = to_tensors(batch, self.context.device)

@@ -12,6 +12,7 @@ from urlbench.agents.dreamer.spec import SMALL, SMOKE
 from urlbench.agents.random import RandomActor
 from urlbench.agents.world_model import to_tensors
 from urlbench.interfaces import Actor, AgentContext, AgentSpec, Array
+from urlbench.precision import many_rows
 from urlbench.seeding import derive_seed
 
 
@@ -31,6 +32,7 @@ class RandomPretraining(WorldModelLearner):
         """Uniform actions, in evaluation too."""
         return RandomActor(self.context.action_dim, derive_seed(seed, "actor"))
 
+    @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """The world model alone."""
         return self.learn_world_model(to_tensors(batch, self.context.device))[1]
