@@ -1,18 +1,21 @@
-"""What bounds an update and an action of DDPG from states, and what three other ways of computing the update give.
+"""What bounds an update and an action of DDPG from states, and what other ways of computing them give.
 
     python benchmarks/ddpg_limits.py --output benchmarks/results/ddpg_limits.json
 
 The first row compares an update with its 16 products of 1024 x 1024 matrices alone, counted in `Backbone.learn`: the
 policy twice forward (1 each) and once backward (2), the critic and its target three times forward (2 each), the critic
-backward with its weights (4) and without (2). The others compare it with updates that
-* multiply with `torch.set_float32_matmul_precision("medium")`, that is in bfloat16 on CPUs that have it: other numbers;
+backward with its weights (4) and without (2). The next compare it with updates that
+* multiply by MKL, torch's default, also where oneDNN's float32 would be taken (`urlbench.precision.many_rows`);
+* multiply in bfloat16, on CPUs that can: other numbers;
 * run both critic heads as one batched product;
 * have policy and critics compiled by inductor.
-The last compares an action with reading the 4 MiB of its largest layer once, which is more than stays near a core.
+Four agents in one process, their parameters stacked, would multiply batches of four: those products are compared with
+the same ones each for itself, in the sizes of `paper` and `small`. Last, an action is compared with reading the 4 MiB
+of its largest layer once, which is more than stays near a core, and with one whose policy is compiled.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -23,13 +26,17 @@ import torch
 from torch import Tensor
 from updates import Settings
 
-from urlbench import registry
+from urlbench import precision, registry
+from urlbench.agents import acting as acting_networks
+from urlbench.agents.acting import ddpg_policy
 from urlbench.agents.ddpg.learner import DDPGLearner
 from urlbench.agents.ddpg.networks import TwinCritic
 from urlbench.assembly import set_up_torch
+from urlbench.interfaces import Actor, Array
 
 SETTINGS = Settings(preset="paper", observation="states", updates=1, seconds=0, threads=1)
 ACTIONS = 200
+AGENTS = 4
 PRODUCTS = 2 * 1 + 2 + 3 * 2 + 4 + 2
 
 
@@ -63,10 +70,11 @@ def compiled() -> DDPGLearner:
 def measure(repetitions: int) -> list[comparing.Row]:
     """All rows."""
     set_up_torch("cpu", 1)
-    agent, stacked, inductor, half = learner(), learner(), compiled(), learner()
+    agent, stacked, inductor, mkl, half = learner(), learner(), compiled(), learner(), learner()
     batch = one_update.play(agent, agent.actor(evaluation=False, seed=1), agent.context)
     left, right = torch.randn(2, 1024, 1024)
 
+    @precision.many_rows()
     def multiply() -> None:
         for _ in range(PRODUCTS):
             left @ right
@@ -75,37 +83,74 @@ def measure(repetitions: int) -> list[comparing.Row]:
         with mock.patch.object(TwinCritic, "forward", batched):
             stacked.update(batch)
 
+    def learn_with_mkl() -> None:
+        with mock.patch.object(precision, "_onednn_keeps_float32", return_value=False):
+            mkl.update(batch)
+
     def learn_in_bfloat16() -> None:
-        torch.set_float32_matmul_precision("medium")
-        half.update(batch)
-        torch.set_float32_matmul_precision("highest")
+        with precision.products_in("bfloat16"):
+            half.update(batch)
 
     ways: dict[str, Callable[[], object]] = {
         "its 16 matrix products alone": multiply,
+        "products by MKL": learn_with_mkl,
         "both heads in one product": learn_with_batched_heads,
         "compiled": lambda: inductor.update(batch),
-        "products in bfloat16": learn_in_bfloat16,
     }
+    if precision.rounds_factors("bfloat16", "cpu"):
+        ways["products in bfloat16"] = learn_in_bfloat16
     rows = []
     for what, way in ways.items():
         way()
         seconds = comparing.take_turns(way, lambda: agent.update(batch), repetitions)
         rows.append(comparing.row(f"update of ddpg, paper: {what}", *seconds, unit="updates/s", per_second=1))
-    actor = agent.actor(evaluation=False, seed=1)
-    actor.begin_episode()
-    observation = batch["observation"][0, 0]
+    return [*rows, *stacked_products(repetitions), *actions(agent, batch["observation"][0, 0], repetitions)]
 
-    def act() -> None:
-        for _ in range(ACTIONS):
-            actor.act(observation, one_update.LATE_STEP)
+
+def stacked_products(repetitions: int) -> Iterator[comparing.Row]:
+    """Products of four agents at once and one after the other."""
+    for preset, rows, width in (("paper", 1024, 1024), ("small", 256, 128)):
+        left, right = torch.randn(AGENTS, rows, width), torch.randn(AGENTS, width, width)
+        times = 2**30 // (rows * width**2)
+
+        @precision.many_rows()
+        def together(left: Tensor = left, right: Tensor = right, times: int = times) -> None:
+            for _ in range(times):
+                left @ right
+
+        @precision.many_rows()
+        def each(left: Tensor = left, right: Tensor = right, times: int = times) -> None:
+            for _ in range(times):
+                for one, other in zip(left, right, strict=True):
+                    one @ other
+
+        seconds = comparing.take_turns(together, each, repetitions)
+        yield comparing.row(f"products of {AGENTS} agents, {preset}: stacked", *seconds, unit="ms", scale=1000 / times)
+
+
+def actions(agent: DDPGLearner, observation: Array, repetitions: int) -> Iterator[comparing.Row]:
+    """An action against reading its largest layer, and against one with a compiled policy."""
+    large = torch.randn(1024, 1024)  # as that layer
+
+    def acting(actor: Actor) -> Callable[[], None]:
+        actor.begin_episode()
+
+        def act() -> None:
+            for _ in range(ACTIONS):
+                actor.act(observation, one_update.LATE_STEP)
+
+        return act
 
     def read() -> None:
         for _ in range(ACTIONS):
-            left.sum()  # as large as that layer
+            large.sum()
 
-    seconds = comparing.take_turns(read, act, repetitions)
-    what = "action of ddpg, paper: reading its largest layer alone"
-    return [*rows, comparing.row(what, *seconds, unit="ms", scale=1000 / ACTIONS)]
+    act = acting(agent.actor(evaluation=False, seed=1))
+    with mock.patch.object(acting_networks, "ddpg_policy", lambda policy: torch.compile(ddpg_policy(policy))):
+        ways = {"reading its largest layer alone": read, "compiled": acting(agent.actor(evaluation=False, seed=1))}
+    for what, way in ways.items():
+        seconds = comparing.take_turns(way, act, repetitions)
+        yield comparing.row(f"action of ddpg, paper: {what}", *seconds, unit="ms", scale=1000 / ACTIONS)
 
 
 def main() -> None:

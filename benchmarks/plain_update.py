@@ -22,7 +22,7 @@ from urlbench.agents.actor_critic import ActorCritic, Trajectory, actor_loss, im
 from urlbench.agents.distributions import ACTION_LIMIT, ClampedNormal, onehot
 from urlbench.agents.draws import Draws
 from urlbench.agents.meta_controller import MetaController, meta_actor_loss
-from urlbench.agents.networks import MLP
+from urlbench.agents.networks import MLP, ConvDecoder
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.rssm import RSSM, LatentState, NormedGRUCell
 from urlbench.agents.world_model import WorldModel
@@ -42,6 +42,16 @@ def mlp(self: MLP, x: Tensor) -> Tensor:
         x = linear(x)
         x = activation(x if self.norms is None else self.norms[i](x))
     return x if self.out is None else self.out(x)
+
+
+def decoder(self: ConvDecoder, feat: Tensor) -> Tensor:
+    """The mean image [..., 3, 64, 64] for model states [..., F], by transposed convolutions alone."""
+    x = self.linear(feat).reshape(-1, self.linear.out_features, 1, 1)
+    for deconv in self.deconvs[:-1]:
+        x = F.elu(deconv(x))
+    x = self.deconvs[-1](x)
+    x = F.elu(x) if self.elu_output else x
+    return x.reshape(*feat.shape[:-1], *x.shape[1:])
 
 
 def gru_cell(self: NormedGRUCell, x: Tensor, deter: Tensor) -> Tensor:
@@ -221,6 +231,7 @@ def plain_pieces(*, same_draws: bool = False) -> Iterator[None]:
         pieces: tuple[tuple[object, str, object], ...] = (
             (knn_entropy, "nearest_distances", nearest_distances),
             (MLP, "forward", mlp),
+            (ConvDecoder, "forward", decoder),
             (NormedGRUCell, "forward", gru_cell),
             (nn.functional, "elu_", F.elu),
             (RSSM, "observe", observe),

@@ -52,6 +52,7 @@ CASES = (
     *(Case(*learner, "states", "small", 20) for learner in LEARNERS),
     Case("choreographer", "pretrain", "pixels", "small", 5),
     *(Case(*learner, "states", "paper", 2) for learner in LEARNERS),
+    Case("choreographer", "pretrain", "pixels", "paper", 1),
 )
 KINDS = ("fast", "plain")
 

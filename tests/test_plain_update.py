@@ -12,6 +12,7 @@ from torch import nn
 from urlbench import registry
 from urlbench.agents.draws import Draws
 from urlbench.agents.knn_entropy import nearest_distances, smallest
+from urlbench.agents.networks import ConvDecoder
 from urlbench.agents.optimiser import Optimiser, OptimiserConfig
 from urlbench.interfaces import Agent
 
@@ -49,6 +50,21 @@ def test_an_agent_learns_what_the_plain_pieces_teach_it(plain: ModuleType, name:
         assert one == pytest.approx(expected, rel=1e-7, abs=1e-9)
     start = flat(learner(name, phase).state_dict())
     assert any((numbers[key] - start[key]).abs().max() > 1e-5 for key in numbers)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("elu_output", [False, True])
+def test_images_and_gradients_are_those_of_transposed_convolutions(plain: ModuleType, elu_output: bool) -> None:
+    torch.manual_seed(0)
+    decoder = ConvDecoder(9, depth=2, elu_output=elu_output)
+    feat = torch.randn(3, 2, 9, requires_grad=True)
+    wanted = [feat, *decoder.parameters()]
+    results = []
+    for image in (decoder(feat), plain.decoder(decoder, feat)):
+        assert image.shape == (3, 2, 3, 64, 64)
+        results.append([image, *torch.autograd.grad((image**2).sum(), wanted)])
+    torch.testing.assert_close(*results, rtol=1e-11, atol=1e-12)
+    assert all(bool(gradient.any()) for gradient in results[0][1:])
 
 
 @pytest.mark.parametrize(("rows", "k"), [(1, 1), (2, 2), (100, 1), (101, 7), (101, 101), (997, 30)])

