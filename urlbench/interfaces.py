@@ -126,7 +126,7 @@ class AgentConfig(Spec):
 
     Attributes:
         precision: of the factors of matrix products and convolutions, in the whole run. `tf32` (GPUs from Ampere on)
-            keeps 11 significant bits of each and `bfloat16` (CPUs with AMX or AVX-512 BF16) 8, instead of 24.
+            keeps 11 significant bits of each and `bfloat16` (CPUs with AMX) 8, instead of 24.
             Parameters, sums, losses, optimisers, distances to neighbours and all else stay float32. It changes results,
             so it is part of the configuration and its hash. Where it would do nothing the run is refused.
     """
