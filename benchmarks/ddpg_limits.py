@@ -11,7 +11,8 @@ backward with its weights (4) and without (2). The next compare it with updates 
 * have policy and critics compiled by inductor.
 Four agents in one process, their parameters stacked, would multiply batches of four: those products are compared with
 the same ones each for itself, in the sizes of `paper` and `small`. Last, an action is compared with reading the 4 MiB
-of its largest layer once, which is more than stays near a core, and with one whose policy is compiled.
+of its largest layer once, which is more than stays near a core, and with those that multiply by oneDNN, as updates
+do, or whose policy is compiled.
 """
 
 import argparse
@@ -129,7 +130,7 @@ def stacked_products(repetitions: int) -> Iterator[comparing.Row]:
 
 
 def actions(agent: DDPGLearner, observation: Array, repetitions: int) -> Iterator[comparing.Row]:
-    """An action against reading its largest layer, and against one with a compiled policy."""
+    """An action against reading its largest layer, and against other ways of computing it."""
     large = torch.randn(1024, 1024)  # as that layer
 
     def acting(actor: Actor) -> Callable[[], None]:
@@ -147,7 +148,9 @@ def actions(agent: DDPGLearner, observation: Array, repetitions: int) -> Iterato
 
     act = acting(agent.actor(evaluation=False, seed=1))
     with mock.patch.object(acting_networks, "ddpg_policy", lambda policy: torch.compile(ddpg_policy(policy))):
+        ways: dict[str, Callable[[], None]]
         ways = {"reading its largest layer alone": read, "compiled": acting(agent.actor(evaluation=False, seed=1))}
+    ways["products by oneDNN"] = precision.many_rows()(act)
     for what, way in ways.items():
         seconds = comparing.take_turns(way, act, repetitions)
         yield comparing.row(f"action of ddpg, paper: {what}", *seconds, unit="ms", scale=1000 / ACTIONS)

@@ -102,8 +102,28 @@ def test_rounded_factors_are_seen_and_rounded_sums_are_not() -> None:
     assert not precision.rounds_factors("float32", "cpu")
     with Rounding(torch.bfloat16):
         assert precision.rounds_factors("float32", "cpu")
+    with Rounding(torch.float32):
+        assert not precision.rounds_factors("float32", "cpu")
     with Rounding(torch.float16):  # whose 11 significant bits are TF32's
         assert precision.rounds_factors("float32", "cpu")
+
+
+@pytest.mark.usefixtures("float64")
+def test_rounded_factors_are_seen_whatever_type_numbers_have_by_default() -> None:
+    with Rounding(torch.bfloat16):
+        assert precision.rounds_factors("float32", "cpu")
+    seen = []
+
+    class Watching(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func is torch.Tensor.matmul:
+                seen.append(result.dtype)
+            return result
+
+    with Watching():
+        precision.rounds_factors("float32", "cpu")
+    assert set(seen) == {torch.float32}
 
 
 @pytest.mark.parametrize(("before", "keeps", "expected"), [("float32", True, "bf16"), ("float32", False, "ieee")])

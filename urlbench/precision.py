@@ -48,8 +48,8 @@ def many_rows() -> Iterator[None]:
     """Take the fastest library for products of many rows, as those of an update are; the precision stays what it is.
 
     torch takes oneDNN instead of MKL where products may be in bfloat16, and without units for bfloat16 matrices oneDNN
-    computes in float32 all the same: on AMD's CPUs with AVX-512 twice as fast as MKL, but two to four times as slow for
-    a single row, as in acting (docs/performance.md).
+    computes in float32 all the same: on AMD's CPUs with AVX-512 twice as fast as MKL, but more slowly for single rows,
+    as in acting (docs/performance.md).
     """
     before = mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
     if before == "ieee" and _onednn_keeps_float32():
@@ -82,7 +82,8 @@ def rounds_factors(precision: Precision, device: str) -> bool:
     with _restored():
         _give_torch(*_NAMES[precision])
         for rows, columns, inner in _PROBES:
-            left, right = (torch.full(size, _FACTOR, device=device) for size in ((rows, inner), (inner, columns)))
+            left = torch.full((rows, inner), _FACTOR, dtype=torch.float32, device=device)
+            right = torch.full((inner, columns), _FACTOR, dtype=torch.float32, device=device)
             if ((left @ right) < inner * (1 + 2**-13)).any():
                 return True
     return False
