@@ -29,7 +29,7 @@ class Case(NamedTuple):
     """What is measured.
 
     Attributes:
-        updates: in a process, after one of the preset `smoke` to warm up.
+        updates: in a process, after one to warm up.
     """
 
     agent: str
@@ -70,15 +70,17 @@ def child(case: Case, kind: str) -> dict[str, float]:
         assembly.set_up_torch("cpu", 1)
     spec = registry.load_agent(case.agent)
     with plain_pieces() if kind == "plain" else nullcontext():
-        for preset, updates in (("smoke", 1), (case.preset, case.updates)):
-            settings = Settings(preset=preset, observation=case.observation, updates=updates, seconds=0, threads=1)
-            agent = one_update.build(spec, case.phase, settings)
-            actor = agent.actor(evaluation=False, seed=1)
-            batch = one_update.play(agent, actor, one_update.context(spec, settings))
-            begin = time.process_time()
-            for _ in range(updates):
-                agent.update(batch)
-            seconds = (time.process_time() - begin) / updates
+        settings = Settings(
+            preset=case.preset, observation=case.observation, updates=case.updates, seconds=0, threads=1
+        )
+        agent = one_update.build(spec, case.phase, settings)
+        actor = agent.actor(evaluation=False, seed=1)
+        batch = one_update.play(agent, actor, one_update.context(spec, settings))
+        agent.update(batch)
+        begin = time.process_time()
+        for _ in range(case.updates):
+            agent.update(batch)
+        seconds = (time.process_time() - begin) / case.updates
     return {"seconds": seconds, "gib": (one_update.peak_memory() - baseline) / 2**30}
 
 
