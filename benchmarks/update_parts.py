@@ -2,9 +2,10 @@
 
     python benchmarks/update_parts.py --output benchmarks/results/update_parts.json
     python benchmarks/update_parts.py --agent dreamer-lbs --phase finetune --presets small
+    python benchmarks/update_parts.py --observation pixels --output benchmarks/results/update_parts-pixels.json
 
 A part's time is without that of the parts inside of it; a step of an optimiser includes the backward pass. Operations
-are those of matrix products, two a multiply-add, as `torch.utils.flop_counter` counts them.
+are those of matrix products and convolutions, two a multiply-add, as `torch.utils.flop_counter` counts them.
 """
 
 import argparse
@@ -27,11 +28,12 @@ from urlbench import registry
 from urlbench.agents import actor_critic, knn_entropy
 from urlbench.agents.draws import Draws
 from urlbench.agents.learner import Learner
+from urlbench.agents.networks import ConvDecoder, ConvEncoder
 from urlbench.agents.optimiser import Optimiser
 from urlbench.agents.rssm import RSSM
 from urlbench.agents.world_model import WorldModel
 from urlbench.assembly import set_up_torch
-from urlbench.types import Phase
+from urlbench.types import ObservationKind, Phase
 
 UPDATES = {"smoke": 20, "small": 20, "paper": 2}
 
@@ -89,6 +91,8 @@ def watched(agent: Learner, watch: Stopwatch) -> Iterator[None]:
         (type(agent), "update", "all else"),
         (WorldModel, "loss", "world model's loss but for the filter"),
         (RSSM, "observe", "filter"),
+        (ConvEncoder, "forward", "encoder of images"),
+        (ConvDecoder, "forward", "decoder of images"),
         (Draws, "_index", "draws of latents"),
         (actor_critic, "imagine", "imagination"),
         (actor_critic.ActorCritic, "learn", "rewards, values and losses: {}"),
@@ -101,9 +105,9 @@ def watched(agent: Learner, watch: Stopwatch) -> Iterator[None]:
         yield
 
 
-def measure(name: str, phase: Phase, preset: str) -> dict[str, Part]:
-    """The parts of an update, from states, on noise."""
-    settings = Settings(preset=preset, observation="states", updates=1, seconds=0, threads=1)
+def measure(name: str, phase: Phase, observation: ObservationKind, preset: str) -> dict[str, Part]:
+    """The parts of an update, on noise."""
+    settings = Settings(preset=preset, observation=observation, updates=1, seconds=0, threads=1)
     spec = registry.load_agent(name)
     agent = one_update.build(spec, phase, settings)
     assert isinstance(agent, Learner), f"{name} has no components"
@@ -147,12 +151,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Where the time of an update goes.")
     parser.add_argument("--agent", default="choreographer", help="with a world model (%(default)s)")
     parser.add_argument("--phase", choices=get_args(Phase), default="pretrain", help="(%(default)s)")
+    parser.add_argument("--observation", choices=get_args(ObservationKind), default="states", help="(%(default)s)")
     parser.add_argument("--presets", default="paper,small", help="with commas between them (%(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     given = parser.parse_args()
     machine = describe_machine(threads=1)
     set_up_torch("cpu", 1)
-    found = {preset: measure(given.agent, given.phase, preset) for preset in given.presets.split(",")}
+    found = {
+        preset: measure(given.agent, given.phase, given.observation, preset) for preset in given.presets.split(",")
+    }
     print(table(found))
     if given.output is not None:
         parts = {preset: {key: part._asdict() for key, part in parts.items()} for preset, parts in found.items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from urlbench.interfaces import Actor, Agent, AgentContext, Array, TimeStep
-from urlbench.replay import Replay
+from urlbench.replay import Replay, aligned
 
 EPISODE_STEPS = 30
 CONTEXT = AgentContext("states", (2,), action_dim=2, action_repeat=1, seed=0)
@@ -57,7 +57,7 @@ def train(agent: Agent, environment: Plane, *, steps: int, seed: int = 0) -> Arr
             replay.add(timestep, None, actor.recorded())
         actor.before_step(step)
         random = step < schedule.seed_frames
-        action = rng.uniform(-1, 1, 2).astype(np.float32) if random else actor.act(timestep.observation, step)
+        action = rng.uniform(-1, 1, 2).astype(np.float32) if random else actor.act(aligned(timestep.observation), step)
         if not random and schedule.update_every_frames and step % schedule.update_every_frames == 0:
             agent.update(replay.sample(rng, schedule.batch_size, schedule.batch_length))
         timestep = environment.step(action)
@@ -80,7 +80,7 @@ def _episode(actor: Actor, environment: Plane, steps: Iterator[int]) -> tuple[Ar
     while not timestep.is_last:
         step = next(steps)
         actor.before_step(step)
-        timestep = environment.step(actor.act(timestep.observation, step))
+        timestep = environment.step(actor.act(aligned(timestep.observation), step))
         positions.append(timestep.observation)
         total += timestep.reward
     return np.array(positions), total

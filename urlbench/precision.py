@@ -52,7 +52,7 @@ def many_rows() -> Iterator[None]:
     as in acting (docs/performance.md).
     """
     before = mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
-    if before == "ieee" and _onednn_keeps_float32():
+    if before in ("ieee", "none") and _onednn_keeps_float32():  # none: torch's default, which is ieee
         mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
     try:
         yield
