@@ -23,6 +23,9 @@ from urlbench.types import Job
 FORKS = multiprocessing.get_context("fork")
 
 
+PAUSED = ("agent.pause_seconds=0.02",)
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, RunDirectory]:
     return run_both(tmp_path_factory.mktemp("reference"))
@@ -192,8 +195,10 @@ def test_a_full_disk_leaves_the_run_resumable(
 
 
 @pytest.mark.parametrize("most", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_kill_9_at_random_moments(reference: tuple[RunDirectory, RunDirectory], tmp_path: Path, most: int) -> None:
-    pretraining, finetuning = toy_jobs(tmp_path)
+def test_kill_9_at_random_moments(tmp_path: Path, most: int) -> None:
+    # Slow enough to be killed before it ends, on fast machines too.
+    reference = run_both(tmp_path / "reference", overrides=PAUSED)
+    pretraining, finetuning = toy_jobs(tmp_path, overrides=PAUSED)
     run(tmp_path, *pretraining)
     kills, _ = kill_until_done(tmp_path, finetuning[1], random.Random(0), most)
     assert kills >= 1
@@ -227,9 +232,6 @@ def _wait_for_frames(directory: RunDirectory, frames: int) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"frame {frames} was never reached")
-
-
-PAUSED = ("agent.pause_seconds=0.02",)
 
 
 @pytest.mark.slow
