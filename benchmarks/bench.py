@@ -64,9 +64,11 @@ def rows_of(path: Path) -> list[comparing.Row]:
 
 def measure(script: Script, output: Path, *, quick: bool) -> None:
     """Run a benchmark that records into `output`."""
-    command = [sys.executable, str(FOLDER / f"{script.name}.py"), "--output", str(output)]
+    # Relative, since a record holds its command.
+    command = [sys.executable, f"{script.name}.py", "--output", os.path.relpath(output, FOLDER)]
     subprocess.run(
         [*command, *(script.quick if quick else ())],
+        cwd=FOLDER,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         check=True,
