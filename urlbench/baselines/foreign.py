@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from urlbench.baselines.frozen import Frozen, FrozenAgent, FrozenRun
 from urlbench.baselines.library import check_name
-from urlbench.errors import UserError, unknown_name
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Protocol, Suite
 from urlbench.results.selection import Cell, registered_suite
-from urlbench.types import Protocol, Suite
 
 _SHOWN = 20
 _REQUIRED = {"finetune": ("agent", "task", "seed", "frames", "return"), "evaluate": ("agent", "task", "seed", "found")}

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError
 
-from urlbench.errors import UserError
-from urlbench.identity import canonical_json
+from urlbench.core.errors import UserError
+from urlbench.core.identity import canonical_json
+from urlbench.core.types import Normaliser, Protocol, Spec
 from urlbench.results.cells import Results
 from urlbench.results.found_scores import fraction_found
 from urlbench.results.run_records import RunRecord
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.validation import Commands
-from urlbench.types import Normaliser, Protocol, Spec
 
 
 class FrozenRun(Spec):

@@ -10,12 +10,12 @@ from typing import cast
 
 import numpy as np
 
-from urlbench import exorl
+from urlbench.core import exorl
+from urlbench.core.interfaces import Array, PhysicsEnvironment
+from urlbench.core.registry import load_attribute, load_suite
 from urlbench.data.checks import DataCheck, Largest
-from urlbench.datasets import Dataset, DatasetIndex, EpisodeFile
-from urlbench.episode_format import format_of, read_arrays
-from urlbench.interfaces import Array, PhysicsEnvironment
-from urlbench.registry import load_attribute, load_suite
+from urlbench.episodes.datasets import Dataset, DatasetIndex, EpisodeFile
+from urlbench.episodes.format import format_of, read_arrays
 
 STATE_TOLERANCE = 1e-6
 """Of a state after one step of the simulator that recorded it."""

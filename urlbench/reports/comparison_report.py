@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import urlbench
-from urlbench.errors import UserError, unknown_name
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Suite
 from urlbench.reports.comparison import Comparison, ScoreRow, verdict
 from urlbench.reports.document import Report, write_report
 from urlbench.reports.frame import Frame
@@ -18,7 +19,6 @@ from urlbench.reports.sides import Side
 from urlbench.reports.tables import Table, Value, format_estimate, format_mean
 from urlbench.results.summary_scores import SummaryScores
 from urlbench.statistics.differences import Difference, Power
-from urlbench.types import Suite
 
 FORMATS = ("md", "latex", "csv", "json")
 ONE_IN_TWENTY = (

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from urlbench.core.types import ZeroShot
 from urlbench.reports.origins import Source
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
 from urlbench.reports.tables import Numbers, Table, Value
@@ -13,7 +14,6 @@ from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.validation import number_words
 from urlbench.statistics.estimates import TaskMean, task_mean
-from urlbench.types import ZeroShot
 
 GOALS_NOTE = (
     "Brackets: 95 % Wilson interval over goals, for these trained agents: the goals of a run share one agent, so it "

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import urlbench
-from urlbench.plan import format_frames
+from urlbench.core.types import Suite
 from urlbench.reports.report_baselines import Baseline, baseline_lines
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.selection import Selection
 from urlbench.results.validation import Commands, number_words, seeds_flag
-from urlbench.types import Suite
+from urlbench.runs.plan import format_frames
 
 _REPORT_PACKAGES = ("numpy", "scipy", "matplotlib")
 

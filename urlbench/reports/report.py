@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from urlbench.errors import UserError, unknown_name
-from urlbench.plan import parse_snapshots
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Suite
 from urlbench.reports import figures, found_report, returns_report
 from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.frame import Frame
@@ -18,8 +18,8 @@ from urlbench.reports.scores import on_tasks
 from urlbench.reports.sides import split_baselines
 from urlbench.results.cells import Results, collect, collect_snapshots
 from urlbench.results.selection import Selection, make_selection, protocol_of, registered_suite
+from urlbench.runs.plan import parse_snapshots
 from urlbench.statistics.resampling import CiMethod
-from urlbench.types import Suite
 
 DEFAULT_CI: CiMethod = "stratified"
 DEFAULT_REPS = 50_000

@@ -20,13 +20,13 @@ from urlbench.baselines.catalogue import (
 )
 from urlbench.baselines.frozen import Frozen, FrozenAgent, freeze
 from urlbench.baselines.library import FOLDER, find_frozen
-from urlbench.errors import UserError
+from urlbench.core.errors import UserError
+from urlbench.core.types import Protocol, Suite
 from urlbench.results.cells import collect
 from urlbench.results.found_scores import found_scores
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.selection import EVERYTHING, Selection, registered_suite, wanted_tasks
 from urlbench.results.summary_scores import SummaryScores
-from urlbench.types import Protocol, Suite
 
 Kind = Literal["runs", "frozen", "imported", "published"]
 

@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from urlbench.core.types import JobSpec, ZeroShot
 from urlbench.results.problems import Fault
-from urlbench.types import JobSpec, ZeroShot
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from urlbench.config import read_yaml
-from urlbench.errors import UserError, unknown_name
-from urlbench.types import Phase, Spec
+from urlbench.core.config import read_yaml
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Phase, Spec
 
 PHASES: tuple[Phase, ...] = ("pretrain", "finetune", "evaluate")
 

@@ -1,0 +1,38 @@
+"""`urlbench new`: files to start one's own agent from."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(
+    name="new",
+    help="Write a working agent of your own, to start from.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def _root() -> None:
+    # With a callback, `agent` is a command of its own even while it is the only one.
+    pass
+
+
+@app.command()
+def agent(
+    name: Annotated[str, typer.Argument(help="its name, such as my-agent; the file is my_agent.py")],
+    backbone: Annotated[
+        Literal["ddpg", "dreamer"], typer.Option("--backbone", help="What learns from your intrinsic reward.")
+    ] = "ddpg",
+) -> None:
+    """Write an agent in one file and its test into this folder; both work as they are, nothing is overwritten."""
+    from urlbench.cli.new_agent import write_agent
+
+    files = write_agent(name, Path(), backbone)
+    common = f"--agent {name} --plugin {files.agent}"
+    print(f"{files.agent}: the agent; change its class Reward")
+    print(f"{files.test}: its test")
+    print("next:")
+    print(f"  python -m pytest {files.test}")
+    print(f"  urlbench run --suite urlb-states {common} --domains walker --tasks walker_stand --seeds 1 --preset smoke")
