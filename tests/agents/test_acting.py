@@ -39,7 +39,7 @@ def actors_of(agent: Agent) -> list[Actor]:
     return [
         agent.actor(evaluation=False, seed=3),
         agent.actor(evaluation=True, seed=3),
-        agent.zero_shot_actor(seed=3, skill_steps=4, sample=True),
+        agent.search_actor(seed=3, skill_steps=4, sample=True),
     ]
 
 

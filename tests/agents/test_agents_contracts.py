@@ -151,7 +151,7 @@ def test_searching_goes_on_from_what_is_stored_and_changes_nothing(
     restored.load_state_dict(state)
 
     def search(one: Agent, seed: int) -> list[list[float]]:
-        return play(one.zero_shot_actor(seed=seed, skill_steps=2, sample=sample), kind, first=4, steps=5)
+        return play(one.search_actor(seed=seed, skill_steps=2, sample=sample), kind, first=4, steps=5)
 
     actions = np.array(search(agent, 3))
     assert actions.shape == (5, 2)

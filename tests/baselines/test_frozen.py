@@ -17,8 +17,8 @@ from urlbench.cli import app as cli
 from urlbench.core.errors import IncompleteError, UserError
 from urlbench.core.identity import canonical_json
 from urlbench.results.cells import collect
-from urlbench.results.found_scores import found_scores
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.results.search_scores import search_scores
 from urlbench.results.selection import make_selection
 
 
@@ -88,7 +88,7 @@ def test_searches_are_frozen_as_goals_found(tmp_path):
     write_searches(tmp_path / "runs", ["alpha", "random"], 3)
     results = collect(tmp_path / "runs", "toy-reach", "smoke")
     store(freeze(results, "found"), tmp_path)
-    for label, matrix in found_scores(results).items():
+    for label, matrix in search_scores(results).items():
         stored = matrices(f"found/{label}", "toy-reach", tmp_path)[f"found/{label}"]
         np.testing.assert_array_equal(stored.scores, matrix.scores)
         run = results.run(label, "arm_reach", 1, 1)
@@ -102,7 +102,7 @@ def test_the_goal_sets_of_a_seed_count_together(tmp_path):
     results = collect(tmp_path / "runs", "toy-reach", "smoke", selection)
     store(freeze(results, "both"), tmp_path)
     found = [results.run("alpha", "arm_reach", 2, number).goals_found for number in range(2)]
-    live = found_scores(results)["alpha"].scores
+    live = search_scores(results)["alpha"].scores
     assert live[2, 0] == sum(found) / (2 * REACH.goal_sets.goals)
     np.testing.assert_array_equal(matrices("both", "toy-reach", tmp_path)["both/alpha"].scores, live)
 

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from command_line import Command
 from toy_runs import PLUGIN
 
 from urlbench import __version__
@@ -22,16 +23,6 @@ from urlbench.runs.store import RunDirectory, RunStore
 
 TOY = ["--suite", "toy-states", "--agent", "toy", "--domains", "ball", "--preset", "smoke", "--plugin", str(PLUGIN)]
 URLB = ["--suite", "urlb-states", "--agent", "random", "--seeds", "1", "--preset", "smoke"]
-
-
-class Outcome:
-    """Exit code and output of one command."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Command = Callable[..., Outcome]
 
 
 def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -56,20 +47,6 @@ def test_help_shows_every_option_with_all_its_words(
         if option.param_type_name == "option" and option.name != "help":
             assert option.opts[0] in shown
             assert re.sub(r"\s+", "", option.help) in shown
-
-
-@pytest.fixture
-def urlbench(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Outcome:
-        with pytest.raises(SystemExit) as end:
-            cli.main(arguments)
-        captured = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return Outcome(end.value.code, captured.out, captured.err)
-
-    return run
 
 
 def toy_jobs(**changes: Any) -> tuple[Job, ...]:

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import urlbench
-from plane_training import CONTEXT, Plane, covered, train
-from test_ddpg_learning import SETTINGS as DDPG_SETTINGS
-from test_dreamer_learning import SETTINGS as DREAMER_SETTINGS
+from plane_training import CONTEXT, DDPG_SETTINGS, DREAMER_SETTINGS, Plane, covered, train
 from toy_runs import PLUGIN
 
 from urlbench.agents.random import RandomAgent, RandomConfig

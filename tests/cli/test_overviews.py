@@ -19,8 +19,8 @@ def test_the_grid_has_one_row_for_the_goal_sets_of_the_seeds(tmp_path):
     write_searches(tmp_path, ["apt"], 2)
     assert grid(tmp_path) == [
         "toy-reach@1  preset smoke (REDUCED BUDGET)  apt-9c9ba942",
-        "                                           seed 0   seed 1",
-        "evaluate arm_reach goal set = seed from 1k done     done",
+        "                                         seed 0   seed 1",
+        "search arm_reach goal set = seed from 1k done     done",
     ]
 
 
@@ -29,13 +29,13 @@ def test_the_grid_has_a_row_for_each_goal_set_that_was_chosen(tmp_path):
     for goal_set in (10, 2):
         write_search(tmp_path, make_job("apt", 1, goal_set=goal_set))
     assert grid(tmp_path)[1:] == [
-        "                                       seed 1",
-        "pretrain arm                           done",
-        "evaluate arm_reach goal set 2 from 1k  done",
-        "evaluate arm_reach goal set 10 from 1k done",
+        "                                     seed 1",
+        "pretrain arm                         done",
+        "search arm_reach goal set 2 from 1k  done",
+        "search arm_reach goal set 10 from 1k done",
     ]
     runs = read_overview(tmp_path).runs
-    assert [(run.phase, run.goal_set) for run in runs] == [("evaluate", 10), ("evaluate", 2), ("pretrain", 1)]
+    assert [(run.phase, run.goal_set) for run in runs] == [("pretrain", 1), ("search", 10), ("search", 2)]
 
 
 @pytest.mark.parametrize(("preset", "reduced"), [("smoke", True), ("paper", False), ("paper-released-code", False)])

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from archive_server import serving
+from archive_server import pack, serving
 from real_data import change, collect_random, copy_of
-from test_data_download import pack
 
 from urlbench.cli import app as cli
 from urlbench.episodes.datasets import Dataset

@@ -1,14 +1,12 @@
 """Downloads from a server on this machine: interruptions, refusals and damage."""
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from archive_server import ArchiveServer, serving
+from archive_server import ArchiveServer, pack, serving
 from real_data import collect_random
 
 from urlbench.core.errors import UserError
@@ -17,14 +15,6 @@ from urlbench.data.verification import verify
 from urlbench.episodes.datasets import Dataset
 
 PATH = "/exorl/jaco/rnd.zip"
-
-
-def pack(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

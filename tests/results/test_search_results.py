@@ -71,7 +71,7 @@ def test_rows_hold_the_fractions_of_goals_and_of_episodes(tmp_path):
     rows = {row.metric: row for row in collect(tmp_path, "toy-reach", "smoke").rows()}
     assert {metric: row.value for metric, row in rows.items()} == {"goals_found": 1 / 5, "episodes_found": 6 / 60}
     row = rows["goals_found"]
-    assert (row.goal_set, row.seed, row.phase, row.n_episodes) == (1, 1, "evaluate", 60)
+    assert (row.goal_set, row.seed, row.phase, row.n_episodes) == (1, 1, "search", 60)
     assert (row.pretrain_frames, row.pretrain_updates, row.frames) == (1000, 0, 0)
     assert (tmp_path / row.source).is_file()
 

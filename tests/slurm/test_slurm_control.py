@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Command
 from slurm_fakes import FakeSlurm, fake_slurm, put, toy_plan
-from test_cli import Command, urlbench
 from toy_runs import PLUGIN
 
 from urlbench.cli.status import read_overview
@@ -16,7 +16,8 @@ from urlbench.runs.store import RunDirectory
 from urlbench.slurm import control
 from urlbench.slurm.records import Records
 
-__all__ = ["fake_slurm", "urlbench"]
+__all__ = ["fake_slurm"]
+
 PLAN = toy_plan(tasks=("ball_left",))
 PRETRAININGS, FINETUNINGS = PLAN.jobs[:2], PLAN.jobs[2:]
 TOY = ["--suite", "toy-states", "--agent", "toy", "--tasks", "ball_left", "--preset", "smoke", "--plugin", str(PLUGIN)]

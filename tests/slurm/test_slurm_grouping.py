@@ -94,12 +94,12 @@ def test_goal_sets_stand_behind_the_pretraining_of_their_seed() -> None:
     arrays = grouped(plan.jobs)
     assert [(array.phase, array.dependency) for array in arrays] == [
         ("pretrain", None),
-        ("evaluate", after("a0")),
-        ("evaluate", after("a0")),
+        ("search", after("a0")),
+        ("search", after("a0")),
     ]
-    assert shown(arrays)[1] == [f"evaluate line_find goal set 3 from 100 seed {seed}" for seed in (0, 1)]
+    assert shown(arrays)[1] == [f"search line_find goal set 3 from 100 seed {seed}" for seed in (0, 1)]
     packed = grouped(plan.jobs, runs_per_element=2)
-    runs = [f"evaluate line_find goal set {number} from 100 seed {seed}" for seed in (0, 1) for number in (3, 7)]
+    runs = [f"search line_find goal set {number} from 100 seed {seed}" for seed in (0, 1) for number in (3, 7)]
     assert shown(packed)[1:] == [[" + ".join(runs[:2])], [" + ".join(runs[2:])]]
     assert [array.dependency for array in packed[1:]] == [after("a0"), after("a0")]
 

@@ -20,7 +20,7 @@ def load(folder: Path, text: str) -> Profile:
 def test_the_shortest_profile_has_the_defaults(tmp_path: Path) -> None:
     profile = load(tmp_path, "resources: {slot: 4h}\nsetup:\nfinetune:\n")
     resources = Resources(slot_minutes=240)
-    assert profile == Profile(resources=resources, pretrain=resources, finetune=resources, evaluate=resources)
+    assert profile == Profile(resources=resources, pretrain=resources, finetune=resources, search=resources)
 
 
 def test_a_phase_changes_only_what_it_names(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_phase_changes_only_what_it_names(tmp_path: Path) -> None:
         resources: {partition: gpu, constraint: a100, gpus: 1, slot: 4h,
                     extra: {exclusive: true, mail-type: FAIL, nice: 10}}
         pretrain: {slot: 1d12h, extra: {nice: 20, exclusive: false}}
-        evaluate: {gpus: 0, constraint: null}
+        search: {gpus: 0, constraint: null}
         """,
     )
     assert profile.for_phase("finetune") == profile.resources
@@ -45,7 +45,7 @@ def test_a_phase_changes_only_what_it_names(tmp_path: Path) -> None:
     assert profile.for_phase("pretrain") == Resources(
         **{**shared, "slot_minutes": 36 * 60, "extra": {"mail-type": "FAIL", "nice": 20}}
     )
-    assert profile.for_phase("evaluate") == Resources(**{**shared, "gpus": 0, "constraint": None})
+    assert profile.for_phase("search") == Resources(**{**shared, "gpus": 0, "constraint": None})
 
 
 @pytest.mark.parametrize(

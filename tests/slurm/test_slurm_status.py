@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import Command
 from slurm_fakes import FakeSlurm, fake_slurm, profile, put, toy_plan
-from test_cli import Command, urlbench
 
 from urlbench.cli.status import Overview, RunStatus, format_overview, read_overview
 from urlbench.core.types import Job
@@ -13,7 +13,8 @@ from urlbench.runs.store import RunDirectory
 from urlbench.slurm.grouping import ArrayPlan
 from urlbench.slurm.records import Records, record_of
 
-__all__ = ["fake_slurm", "urlbench"]
+__all__ = ["fake_slurm"]
+
 PLAN = toy_plan(tasks=("ball_left",))
 PRETRAININGS, FINETUNINGS = PLAN.jobs[:2], PLAN.jobs[2:]
 

@@ -81,7 +81,7 @@ def test_the_specification_is_complete(suite: Suite) -> None:
         assert all(reference > 0 for reference in suite.normaliser.references.values())
     else:
         assert suite.normaliser is None
-        assert all(protocol.zero_shot is not None for protocol in suite.protocols.values())
+        assert all(protocol.search is not None for protocol in suite.protocols.values())
     assert {task.domain for task in suite.tasks} == {domain.name for domain in suite.domains}
     for domain in suite.domains:
         assert suite.task(domain.primal_task).domain == domain.name

@@ -109,7 +109,7 @@ def test_the_search_is_the_published_one(suite: Any) -> None:
     assert (suite.action_repeat, suite.domains[0].episode_frames, suite.goal_sets.goals) == (2, 500, GOALS)
     assert (paper.pretrain_frames, paper.eval_episodes) == (2_000_000, 100)
     assert paper.snapshots == (100_000, 500_000, 1_000_000, 2_000_000)
-    assert paper.zero_shot.model_dump() == {
+    assert paper.search.model_dump() == {
         "goals": 50,
         "found_reward": 1.0,
         "criterion": "step_reward",
@@ -117,7 +117,7 @@ def test_the_search_is_the_published_one(suite: Any) -> None:
         "skill_steps": 50,
         "stop_when_found": True,
     }
-    assert mean.zero_shot == paper.zero_shot.model_copy(update={"actions": "mean"})
+    assert mean.search == paper.search.model_copy(update={"actions": "mean"})
     assert (paper.reduced, mean.reduced, suite.protocols["smoke"].reduced) == (False, False, True)
 
 

@@ -53,11 +53,11 @@ def test_sparse_jaco_is_the_published_search() -> None:
     paper, released = SPARSE.protocols["paper"], SPARSE.protocols["paper-released-code"]
     assert [task.name for task in SPARSE.tasks] == [task.name for task in STATES.tasks if task.domain == "jaco"]
     assert (SPARSE.action_repeat, SPARSE.normaliser, SPARSE.pretrained_in) == (2, None, "urlb-pixels")
-    assert SPARSE.measured_phase == "evaluate"
+    assert SPARSE.measured_phase == "search"
     assert paper.eval_episodes == released.eval_episodes == 100
-    assert paper.zero_shot is not None
-    assert released.zero_shot is not None
-    assert paper.zero_shot.model_dump() == {
+    assert paper.search is not None
+    assert released.search is not None
+    assert paper.search.model_dump() == {
         "goals": 1,
         "found_reward": 1e-4,
         "criterion": "step_reward",
@@ -65,7 +65,7 @@ def test_sparse_jaco_is_the_published_search() -> None:
         "skill_steps": 50,
         "stop_when_found": False,
     }
-    assert (released.zero_shot.criterion, released.zero_shot.actions) == ("episode_return", "sampled")
+    assert (released.search.criterion, released.search.actions) == ("episode_return", "sampled")
     assert not paper.reduced
     assert not released.reduced
 

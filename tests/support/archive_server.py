@@ -1,11 +1,22 @@
 """A web server of one archive, with the faults that downloads meet."""
 
 import hashlib
+import io
 import re
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def pack(files: dict[str, bytes]) -> bytes:
+    """A zip archive of the files, in their order."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 class ArchiveServer(ThreadingHTTPServer):

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,37 @@ from urlbench.core.interfaces import Actor, Agent, AgentContext, Array, TimeStep
 from urlbench.episodes.replay import Replay, aligned
 
 EPISODE_STEPS = 30
+# With which agents of either family learn there in seconds.
+DDPG_SETTINGS: dict[str, Any] = {
+    "update_every_steps": 2,
+    "seed_frames": 300,
+    "batch_size": 64,
+    "hidden": 32,
+    "lr": 1e-3,
+    "discount": 0.95,
+    "exploration_std": ((0, 0.4),),
+}
+DREAMER_SETTINGS: dict[str, Any] = {
+    "schedule": {"update_every_frames": 8, "seed_frames": 300, "batch_size": 8, "batch_length": 10},
+    # Positions are small beside the model's unit variance: knowing them costs more than it brings.
+    "world_model": {
+        "deter": 32,
+        "hidden": 32,
+        "variables": 4,
+        "classes": 4,
+        "mlp_units": (32, 32),
+        "lr": 3e-3,
+        "free_nats": 3.0,
+    },
+    "actor_critic": {
+        "units": (32, 32),
+        "horizon": 6,
+        "discount": 0.95,
+        "actor_lr": 1e-3,
+        "critic_lr": 3e-3,
+        "slow_every": 20,
+    },
+}
 CONTEXT = AgentContext("states", (2,), action_dim=2, action_repeat=1, seed=0)
 
 

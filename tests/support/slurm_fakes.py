@@ -143,7 +143,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 def profile(**changes: Any) -> Profile:
     """A profile whose elements run for an hour; `changes` are of the profile."""
     resources = Resources(slot_minutes=60)
-    phases = {"resources": resources, "pretrain": resources, "finetune": resources, "evaluate": resources}
+    phases = {"resources": resources, "pretrain": resources, "finetune": resources, "search": resources}
     return Profile(**{**phases, "device": "cpu", **changes})
 
 

@@ -13,7 +13,7 @@ from synthetic_runs import TASKS, TOY
 from urlbench.core.identity import job_id
 from urlbench.core.interfaces import Array
 from urlbench.core.registry import names, register_suite
-from urlbench.core.types import Domain, GoalSets, Job, JobSpec, Protocol, Suite, Task, ZeroShot
+from urlbench.core.types import Domain, GoalSets, Job, JobSpec, Protocol, Search, Suite, Task
 from urlbench.runs.plan import run_path
 from urlbench.runs.store import RunDirectory, RunStore, append_jsonl, write_atomic
 
@@ -29,7 +29,7 @@ def _protocols(*presets: str, **rules: Any) -> dict[str, Protocol]:
             pretrain_frames=1000,
             snapshots=(500, 1000),
             eval_episodes=EPISODES,
-            zero_shot=ZeroShot(**rules | ({"criterion": "episode_return"} if "released" in preset else {})),
+            search=Search(**rules | ({"criterion": "episode_return"} if "released" in preset else {})),
         )
         for preset in presets
     }
@@ -86,7 +86,7 @@ def make_job(
         agent=agent,
         agent_config={"lr": 0.1},
         protocol=suite.protocols[preset],
-        phase="evaluate",
+        phase="search",
         domain=DOMAINS[task],
         task=task,
         seed=seed,
@@ -133,7 +133,7 @@ def rows_of(job: Job, found: Array) -> list[dict[str, Any]]:
 
 def found_by(job: Job, *, seed: int = 0, chance: float = 0.3) -> Array:
     """Which episodes find their goal, [goals, episodes]: some goals easily, others never."""
-    rules = job.spec.protocol.zero_shot
+    rules = job.spec.protocol.search
     assert rules is not None
     rng = np.random.default_rng([seed, job.spec.seed, job.spec.goal_set or 0])
     chances = np.clip(rng.normal(chance, 0.3, (rules.goals, 1)), 0, 1)
@@ -151,7 +151,7 @@ def write_search(root: Path, job: Job, found: Array | None = None, *, content: s
         "hardware": {"cpu": "Toy", "cores": 2},
     }
     write_atomic(directory.manifest_file, json.dumps(manifest))
-    if content is None and job.spec.phase == "evaluate":
+    if content is None and job.spec.phase == "search":
         for row in rows_of(job, found_by(job) if found is None else found):
             append_jsonl(directory.eval_file, row)
     elif content is not None:

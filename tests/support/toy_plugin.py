@@ -17,7 +17,7 @@ import torch
 from urlbench.core.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, Schedule, TimeStep
 from urlbench.core.registry import register_agent, register_suite
 from urlbench.core.seeding import derive_seed
-from urlbench.core.types import Domain, GoalSets, ImageFormat, Normaliser, Protocol, Spec, Suite, Task, ZeroShot
+from urlbench.core.types import Domain, GoalSets, ImageFormat, Normaliser, Protocol, Search, Spec, Suite, Task
 
 EPISODE_FRAMES = 20
 GOALS = 4
@@ -290,7 +290,7 @@ def _search_protocol(preset: str, pretrain: int, episodes: int, **rules: Any) ->
         pretrain_frames=pretrain,
         snapshots=(pretrain // 2, pretrain),
         eval_episodes=episodes,
-        zero_shot=ZeroShot(**rules),
+        search=Search(**rules),
     )
 
 

@@ -25,5 +25,5 @@ def pretrained_search(root: Path, **choices: Any) -> tuple[Job, RunDirectory]:
     for job, directory in pretrainings:
         assert job.spec.phase == "pretrain"
         assert run(root, job, directory) == "done"
-    assert evaluation[0].spec.phase == "evaluate"
+    assert evaluation[0].spec.phase == "search"
     return evaluation

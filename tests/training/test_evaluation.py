@@ -19,7 +19,7 @@ from toy_search import pretrained_search
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Actor, Agent, AgentContext, Array, Environment, Schedule
 from urlbench.core.registry import load_plugin
-from urlbench.core.types import Job, ZeroShot
+from urlbench.core.types import Job, Search
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
 from urlbench.training import worker
@@ -43,8 +43,8 @@ class RecordingAgent(Agent):
         self.calls.append(f"actor {'evaluation' if evaluation else 'training'} {seed}")
         return RecordingActor(self.calls)
 
-    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
-        self.calls.append(f"zero-shot {seed} {skill_steps} {sample}")
+    def search_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+        self.calls.append(f"search {seed} {skill_steps} {sample}")
         return RecordingActor(self.calls)
 
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, float]:
@@ -99,9 +99,9 @@ def search_job() -> Job:
 def test_the_order_of_an_episode_and_its_counter() -> None:
     environment, agent = build_environment(search_job().spec), RecordingAgent()
     ticks: list[int] = []
-    rules = ZeroShot(found_reward=100.0, skill_steps=7, actions="sampled")
+    rules = Search(found_reward=100.0, skill_steps=7, actions="sampled")
     outcome = play_episode(environment, agent, Episode(5, 11, 70, 2), rules, lambda: ticks.append(len(agent.calls)))
-    expected = ["zero-shot 11 7 True", "begin"]
+    expected = ["search 11 7 True", "begin"]
     for step in range(70, 80):
         expected += [f"act {step}"] + ([f"after {step + 1}"] if step < 79 else [])
     assert agent.calls == expected

@@ -17,7 +17,7 @@ from urlbench.core.errors import UserError
 from urlbench.core.interfaces import AgentContext, Array, GoalEnvironment, TimeStep
 from urlbench.core.registry import load_plugin
 from urlbench.core.seeding import derive_seed
-from urlbench.core.types import Job, Protocol, ZeroShot
+from urlbench.core.types import Job, Protocol, Search
 from urlbench.episodes.replay import aligned
 from urlbench.runs.store import RunDirectory, read_jsonl
 from urlbench.training.assembly import build_agent, build_environment, check_budgets
@@ -80,7 +80,7 @@ def test_every_episode_is_what_playing_it_alone_gives(tmp_path: Path, preset: st
     job, directory = pretrained_search(tmp_path, preset=preset, seeds=(3,))
     run(tmp_path, job, directory)
     rows = read_jsonl(directory.eval_file)
-    rules = job.spec.protocol.zero_shot
+    rules = job.spec.protocol.search
     assert rules is not None
     environment: GoalEnvironment = build_environment(job.spec)  # type: ignore[assignment]
     agent, _ = build_agent(job, environment, tmp_path, "cpu")
@@ -88,7 +88,7 @@ def test_every_episode_is_what_playing_it_alone_gives(tmp_path: Path, preset: st
         row = next(row for row in rows if row["goal"] == goal and 0 <= episode - row["first_episode"] < 10)
         place = episode - row["first_episode"]
         names = ("zero_shot", "line_find", 3, goal, episode)
-        actor = agent.zero_shot_actor(
+        actor = agent.search_actor(
             seed=derive_seed(3, *names, "actor"), skill_steps=3, sample=preset == "paper-released-code"
         )
         environment.reseed(derive_seed(3, *names, "environment") % 2**32)
@@ -137,7 +137,7 @@ class ScriptedEnvironment:
         return TimeStep(np.zeros(4, np.float32), reward, 1.0, False, not self.left)
 
 
-def play_rewards(rewards: list[float], rules: ZeroShot) -> Outcome:
+def play_rewards(rewards: list[float], rules: Search) -> Outcome:
     agent = RandomAgent(AgentContext("states", (4,), 2, 1, 0), RandomConfig())
     return play_episode(ScriptedEnvironment(rewards), agent, Episode(0, 0, 0), rules, lambda: None)  # type: ignore[arg-type]
 
@@ -153,13 +153,13 @@ def play_rewards(rewards: list[float], rules: ZeroShot) -> Outcome:
     ],
 )
 def test_when_a_goal_counts_as_found(rules: dict[str, Any], rewards: list[float], found: bool) -> None:
-    outcome = play_rewards(rewards, ZeroShot(**rules))
+    outcome = play_rewards(rewards, Search(**rules))
     assert outcome.found == found
     assert (outcome.total, outcome.max_reward, outcome.steps) == (sum(rewards), max(rewards), 3)
 
 
 def test_both_lists_hold_what_was_seen_until_the_goal_was_found() -> None:
-    rules = ZeroShot(found_reward=1.0, stop_when_found=True)
+    rules = Search(found_reward=1.0, stop_when_found=True)
     assert play_rewards([0.5, 1.5, 7.0], rules) == (2.0, 1.5, 2, True)
 
 
@@ -167,9 +167,9 @@ def test_both_lists_hold_what_was_seen_until_the_goal_was_found() -> None:
 
 
 def test_a_seed_searches_the_goal_set_of_its_number(tmp_path: Path) -> None:
-    jobs = [job for job, _ in search_jobs(tmp_path, seeds=(1, 2)) if job.spec.phase == "evaluate"]
+    jobs = [job for job, _ in search_jobs(tmp_path, seeds=(1, 2)) if job.spec.phase == "search"]
     assert [(job.spec.seed, job.spec.goal_set) for job in jobs] == [(1, 1), (2, 2)]
-    assert jobs[0].path.endswith("evaluate/line_find/snapshot_100/goal_set_1/seed_1")
+    assert jobs[0].path.endswith("search/line_find/snapshot_100/goal_set_1/seed_1")
 
 
 def test_any_seed_searches_any_goal_set_that_is_asked_for(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_reaching_from_the_command_line_to_the_report(tmp_path: Path) -> None:
     assert "REDUCED BUDGET" in report.read_text()
 
     # The same search in several processes.
-    (search,) = (tmp_path / "runs").glob("metaworld-reach-states@1/choreographer-*/smoke/evaluate/reach/*/*/seed_1")
+    (search,) = (tmp_path / "runs").glob("metaworld-reach-states@1/choreographer-*/smoke/search/reach/*/*/seed_1")
     directory = RunDirectory(search)
     expected = directory.eval_file.read_bytes()
     assert len(read_jsonl(directory.eval_file)) == 3

@@ -135,16 +135,16 @@ def _origin(suite: dict[str, Any]) -> list[str]:
 
 def _measurement(protocol: dict[str, Any]) -> str:
     """What comes after the pretraining, in words."""
-    from urlbench.core.types import ZeroShot
+    from urlbench.core.types import Search
     from urlbench.runs.plan import format_frames
 
-    search, episodes = protocol["zero_shot"], protocol["eval_episodes"]
+    search, episodes = protocol["search"], protocol["eval_episodes"]
     if search is None:
         return (
             f"fine-tuning {format_frames(protocol['finetune_frames'])} frames, {episodes} episodes of evaluation every "
             f"{format_frames(protocol['eval_every_frames'])} frames"
         )
-    return f"search without learning: {ZeroShot.model_validate(search).words(episodes)}"
+    return f"search without learning: {Search.model_validate(search).words(episodes)}"
 
 
 def _image_words(agent: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ TaskOption = Annotated[list[str] | None, typer.Option("--tasks", help=f"Only the
 SeedOption = Annotated[str, typer.Option("--seeds", help="10 is 0 to 9; 0-4 and 3,7 are explicit.")]
 PresetOption = Annotated[str, typer.Option("--preset", help="Budgets: paper, or a reduced one such as small, smoke.")]
 PhaseOption = Annotated[
-    Literal["pretrain", "finetune", "evaluate", "all"],
-    typer.Option("--phase", help="What to run: pretrain, what follows in the suite (finetune or evaluate), or all."),
+    Literal["pretrain", "finetune", "search", "all"],
+    typer.Option("--phase", help="What to run: pretrain, what follows in the suite (finetune or search), or all."),
 ]
 GoalSetsOption = Annotated[
     str | None,

@@ -234,7 +234,7 @@ class Agent(ABC):
             seed: of the actor's own random stream.
         """
 
-    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+    def search_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
         """What a pretrained agent looks for goals with, when it learns nothing more.
 
         Args:

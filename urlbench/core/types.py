@@ -6,9 +6,9 @@ Nothing here imports torch, dm_control or pandas. Budgets are in environment fra
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-Phase = Literal["pretrain", "finetune", "evaluate"]
+Phase = Literal["pretrain", "finetune", "search"]
 BudgetUnit = Literal["frames", "updates"]
 ObservationKind = Literal["states", "pixels"]
 
@@ -44,7 +44,7 @@ class Domain(Spec):
     episode_frames: int = Field(gt=0)
 
 
-class ZeroShot(Spec):
+class Search(Spec):
     """How a pretrained agent is searched for goals without learning anything more.
 
     Attributes:
@@ -83,7 +83,7 @@ class Protocol(Spec):
 
     Pretraining is either `pretrain_frames` of the agent's own exploration or `pretrain_updates` on a data set's
     first `data_transitions`. What follows is either a fine-tuning or a search for goals without learning
-    (`zero_shot`).
+    (`search`).
 
     Attributes:
         preset: `paper` are the published budgets, and so are `paper-...` with one other documented choice; every
@@ -102,7 +102,8 @@ class Protocol(Spec):
     finetune_frames: int = Field(default=0, ge=0)
     eval_every_frames: int = Field(default=0, ge=0)
     eval_episodes: int = Field(gt=0)
-    zero_shot: ZeroShot | None = None
+    # Frozen results made before say `zero_shot`.
+    search: Search | None = Field(default=None, validation_alias=AliasChoices("search", "zero_shot"))
 
     @model_validator(mode="after")
     def _budgets_fit(self) -> "Protocol":
@@ -116,9 +117,9 @@ class Protocol(Spec):
             raise ValueError(
                 f"snapshot {self.snapshots[-1]} lies beyond pretrain_{self.pretrain_unit} {self.pretrain_budget}"
             )
-        if self.zero_shot is not None:
+        if self.search is not None:
             if self.finetune_frames or self.eval_every_frames:
-                raise ValueError("a zero-shot protocol has no fine-tuning")
+                raise ValueError("a protocol that searches has no fine-tuning")
         elif not (self.finetune_frames and self.eval_every_frames) or self.finetune_frames % self.eval_every_frames:
             raise ValueError(
                 f"eval_every_frames {self.eval_every_frames} must divide finetune_frames {self.finetune_frames}, "
@@ -190,7 +191,7 @@ class Suite(Spec):
     Attributes:
         environment: lazy `module:function` with the signature of `EnvironmentFactory`.
         packages: distributions whose versions are part of a result's identity.
-        protocols: budgets by preset; `paper` is the default. All of them end alike: fine-tuned, or zero-shot.
+        protocols: budgets by preset; `paper` is the default. All of them end alike: fine-tuned, or a search.
         normaliser: None where scores are fractions of goals found.
         pretrained_in: name of the suite whose pretrainings are used; None for its own.
         collection: name of the exploration method whose data set is pretrained on; None to pretrain online.
@@ -228,7 +229,7 @@ class Suite(Spec):
     @property
     def measured_phase(self) -> Phase:
         """The phase that gives the scores."""
-        return "evaluate" if any(protocol.zero_shot for protocol in self.protocols.values()) else "finetune"
+        return "search" if any(protocol.search for protocol in self.protocols.values()) else "finetune"
 
 
 # --- Jobs: what is run ------------------------------------------------------------------------------

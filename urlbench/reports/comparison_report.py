@@ -239,7 +239,7 @@ def more_seeds(power: Power) -> str:
 
 def decimals_of(comparison: Comparison) -> int:
     """Decimals of means: few for returns, more for fractions of goals found."""
-    return 3 if comparison.new.protocol.zero_shot is not None else 1
+    return 3 if comparison.new.protocol.search is not None else 1
 
 
 def as_json(comparisons: Sequence[Comparison], suite: Suite, command: str) -> dict[str, Any]:

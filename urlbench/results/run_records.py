@@ -147,7 +147,7 @@ def _read_measurement(
     except OSError as error:
         faults.append(("unreadable", f"{name} cannot be read ({type(error).__name__})"))
         return evaluations, searches
-    if spec.protocol.zero_shot is None:
+    if spec.protocol.search is None:
         evaluations, found = read_evaluations(content, name, spec, done.get("sha256"))
     else:
         searches, found = read_searches(content, name, spec, done.get("sha256"))

@@ -14,7 +14,7 @@ from urlbench.core.registry import load_agent, load_plugin, load_suite
 from urlbench.core.types import Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task
 from urlbench.episodes.datasets import find_dataset
 
-PhaseChoice = Literal["pretrain", "finetune", "evaluate", "all"]
+PhaseChoice = Literal["pretrain", "finetune", "search", "all"]
 MAX_SEED = 2**32 - 1  # what dm_control's random streams take
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -26,7 +26,7 @@ class PlanRequest(Spec):
         domains: names of domains; empty for all.
         tasks: names of tasks; empty for all tasks of the domains.
         snapshots: `last`, `all` or counts such as `100k,2M`: what a fine-tuning or an evaluation starts from.
-        goal_sets: numbers of goal sets to evaluate every seed on; empty for the one with the number of the seed, as
+        goal_sets: numbers of goal sets to search with every seed; empty for the one with the number of the seed, as
             published.
         overrides: `agent.key=value` or `<agent name>.key=value`.
         config_file: YAML file with one mapping per agent.
@@ -97,7 +97,7 @@ def make_plan(request: PlanRequest) -> Plan:
     """All jobs of the request, pretrainings before the fine-tunings or evaluations that start from them.
 
     An agent that does not pretrain gets the latter with `snapshot` 0 and no parent. With `phase="finetune"` or
-    `"evaluate"` the parents are left out of the plan and are expected on disk.
+    `"search"` the parents are left out of the plan and are expected on disk.
 
     Raises:
         UserError: for every name, key or number that cannot be planned.
@@ -159,7 +159,7 @@ class _JobMaker:
     ) -> None:
         self.suite, self.protocol, self.agent, self.config = suite, protocol, agent, config
         self.versions, self.request = versions, request
-        # Suites that only evaluate share the pretrainings of another suite, with the same preset.
+        # Suites that only search share the pretrainings of another suite, with the same preset.
         self.school = suite if suite.pretrained_in is None else load_suite(suite.pretrained_in)
 
     def jobs(

@@ -379,14 +379,14 @@ def budget_of(spec: JobSpec) -> int:
     protocol = spec.protocol
     if spec.phase == "pretrain":
         return protocol.pretrain_budget
-    return protocol.eval_episodes * protocol.zero_shot.goals if protocol.zero_shot else protocol.finetune_frames
+    return protocol.eval_episodes * protocol.search.goals if protocol.search else protocol.finetune_frames
 
 
 def budget_unit(spec: JobSpec) -> Unit:
     """What the job's progress is counted in."""
     if spec.phase == "pretrain":
         return spec.protocol.pretrain_unit
-    return "episodes" if spec.phase == "evaluate" else "frames"
+    return "episodes" if spec.phase == "search" else "frames"
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

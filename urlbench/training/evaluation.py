@@ -13,7 +13,7 @@ import torch
 
 from urlbench.core.interfaces import Agent, Environment, GoalEnvironment
 from urlbench.core.seeding import derive_seed
-from urlbench.core.types import JobSpec, ZeroShot
+from urlbench.core.types import JobSpec, Search
 from urlbench.episodes.replay import aligned
 from urlbench.training.assembly import suite_of
 
@@ -55,9 +55,7 @@ class Outcome(NamedTuple):
     found: bool
 
 
-def play_episode(
-    environment: Environment, agent: Agent, episode: Episode, rules: ZeroShot | None, tick: Tick
-) -> Outcome:
+def play_episode(environment: Environment, agent: Agent, episode: Episode, rules: Search | None, tick: Tick) -> Outcome:
     """Play an episode; neither the agent's weights nor what other episodes give are changed by it.
 
     Args:
@@ -71,7 +69,7 @@ def play_episode(
         actor = agent.actor(evaluation=True, seed=episode.actor_seed)
     else:
         sample = rules.actions == "sampled"
-        actor = agent.zero_shot_actor(seed=episode.actor_seed, skill_steps=rules.skill_steps, sample=sample)
+        actor = agent.search_actor(seed=episode.actor_seed, skill_steps=rules.skill_steps, sample=sample)
     if isinstance(episode.start, int):
         environment.reseed(episode.start)
     else:
@@ -115,7 +113,7 @@ class Player(TypingProtocol):
 class LocalPlayer:
     """Plays in this process, one episode after another."""
 
-    def __init__(self, environment: Environment, rules: ZeroShot | None) -> None:
+    def __init__(self, environment: Environment, rules: Search | None) -> None:
         self._environment, self._rules = environment, rules
 
     def play(self, agent: Agent, blocks: Sequence[Sequence[Episode]], tick: Tick) -> Iterator[list[Outcome]]:

@@ -38,7 +38,7 @@ def open_player(job: Job, environment: Environment, device: str, env_workers: in
         env_workers: at least 1; does not change results.
     """
     if env_workers == 1:
-        yield LocalPlayer(environment, job.spec.protocol.zero_shot)
+        yield LocalPlayer(environment, job.spec.protocol.search)
         return
     player = ProcessPlayer(job.spec, job.plugins, device, env_workers)
     try:
@@ -178,7 +178,7 @@ def _serve(connection: Connection, spec: JobSpec, plugins: tuple[str, ...], devi
         set_up_torch(device, threads=1, precision=precision_of(spec))
         environment = build_environment(spec)
         agent = build_untrained_agent(spec, environment, device)
-        rules = spec.protocol.zero_shot
+        rules = spec.protocol.search
         while (message := _exchange(connection, answer)) is not None:
             weights, block = message
             if weights is not None:

@@ -30,7 +30,7 @@ from urlbench.training.evaluation import FinetuningEvaluation, Player
 from urlbench.training.evaluation_pool import open_player
 from urlbench.training.loop import Interrupted, Surroundings, TrainingLoop
 from urlbench.training.offline import OfflineLoop, fill_replay
-from urlbench.training.search import ZeroShotSearch, blocks_of, keep_whole_rows
+from urlbench.training.search import SearchLoop, blocks_of, keep_whole_rows
 
 CHECKPOINT_SECONDS = 120.0
 
@@ -113,7 +113,7 @@ def run_job(
         agent, parent = build_agent(job, environment, runs_root, device)
         with open_player(job, played, device, env_workers) as player:
             start: _Start
-            if job.spec.phase == "evaluate":
+            if job.spec.phase == "search":
                 start = _search(job, directory, agent, player)
             elif is_offline(job.spec):
                 start = _offline(job, directory, environment, agent, stop)
@@ -242,7 +242,7 @@ def _offline(
 def _search(job: Job, directory: RunDirectory, agent: Agent, player: Player) -> _Start:
     rows, notes = keep_whole_rows(directory, job.spec)
     episodes = sum(block.episodes for block in blocks_of(job.spec)[:rows])
-    return _Start(episodes, notes, partial(ZeroShotSearch, job.spec, agent, player, rows))
+    return _Start(episodes, notes, partial(SearchLoop, job.spec, agent, player, rows))
 
 
 def _entry_format(environment: Environment) -> tuple[tuple[int, ...], npt.DTypeLike, int]:

@@ -32,11 +32,11 @@ class Block(NamedTuple):
 
 def blocks_of(spec: JobSpec) -> list[Block]:
     """The rows of a whole search, in their order."""
-    assert spec.protocol.zero_shot is not None, f"{spec.suite} is not a suite that searches for goals"
+    assert spec.protocol.search is not None, f"{spec.suite} is not a suite that searches for goals"
     episodes = spec.protocol.eval_episodes
     return [
         Block(goal, first, min(ROW_EPISODES, episodes - first))
-        for goal in range(spec.protocol.zero_shot.goals)
+        for goal in range(spec.protocol.search.goals)
         for first in range(0, episodes, ROW_EPISODES)
     ]
 
@@ -71,7 +71,7 @@ def _is_row(line: bytes, spec: JobSpec, block: Block) -> bool:
     return line.endswith(b"\n") and about == (spec.task, *block[:2]) and lengths == {block.episodes}
 
 
-class ZeroShotSearch:
+class SearchLoop:
     """A search under way.
 
     Args:
@@ -115,6 +115,7 @@ class ZeroShotSearch:
         where: list[str | int] = [spec.task, *([] if goal_set is None else [goal_set]), block.goal]
         for number in range(block.first_episode, block.first_episode + block.episodes):
             yield Episode(
+                # The name of the streams stays what it was when results were made with them.
                 start=derive_seed(spec.seed, "zero_shot", *where, number, "environment") % _SEEDS,
                 actor_seed=derive_seed(spec.seed, "zero_shot", *where, number, "actor"),
                 first_step=number * self._steps,

@@ -108,7 +108,7 @@ def searching(**options: Any) -> tuple[Choreographer, RandomSkillActor]:
     """A Choreographer, and an actor of it whose skills are numbers in order and whose other draws are fixed."""
     agent = factory.build("choreographer")
     assert isinstance(agent, Choreographer)
-    actor = agent.zero_shot_actor(**({"seed": 0, "skill_steps": 4, "sample": False} | options))
+    actor = agent.search_actor(**({"seed": 0, "skill_steps": 4, "sample": False} | options))
     assert isinstance(actor, RandomSkillActor)
     numbers = iter(range(100))
     actor._random_skill._draw = lambda: torch.tensor([next(numbers)])
@@ -143,7 +143,7 @@ def test_a_search_takes_the_mean_of_the_skill_policy_or_samples_it() -> None:
 def test_a_search_draws_skills_uniformly() -> None:
     agent, _ = searching()
     codes, drawn = agent.config.skills.codes, list[int]()
-    actor = agent.zero_shot_actor(seed=3, skill_steps=50, sample=False)
+    actor = agent.search_actor(seed=3, skill_steps=50, sample=False)
     assert isinstance(actor, RandomSkillActor)
     for _ in range(200 * codes):
         actor.begin_episode()
@@ -155,17 +155,17 @@ def test_a_search_draws_skills_uniformly() -> None:
 
 def test_a_search_does_not_ask_the_exploration_policy() -> None:
     agent, _ = searching()
-    before = play(agent.zero_shot_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4)
+    before = play(agent.search_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4)
     with torch.no_grad():
         for parameter in agent.explorer.actor.parameters():
             parameter.add_(1.0)
-    assert play(agent.zero_shot_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4) == before
+    assert play(agent.search_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4) == before
     with torch.no_grad():
         for parameter in agent.skill_policy.actor.parameters():
             parameter.add_(1.0)
-    assert play(agent.zero_shot_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4) != before
+    assert play(agent.search_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4) != before
     offline = factory.build("choreographer", collects=False)
-    play(offline.zero_shot_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4)
+    play(offline.search_actor(seed=3, skill_steps=2, sample=True), "states", first=0, steps=4)
 
 
 def test_an_episode_starts_without_memory() -> None:

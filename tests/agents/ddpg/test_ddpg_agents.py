@@ -269,7 +269,7 @@ def test_training_changes_skills_and_an_evaluation_keeps_one() -> None:
         actor.begin_evaluation(seed)
     first, same_evaluation, other = (skills_of(actor, episodes=1, steps=1) for actor in shared)
     assert first == same_evaluation != other
-    searching = skills_of(agent.zero_shot_actor(seed=0, skill_steps=5, sample=False), episodes=2, steps=6)
+    searching = skills_of(agent.search_actor(seed=0, skill_steps=5, sample=False), episodes=2, steps=6)
     assert len({tuple(skill) for row in searching for skill in row}) == 4
 
 
@@ -279,11 +279,11 @@ def test_cic_is_finetuned_with_a_constant_skill() -> None:
     assert {number for row in rows for skill in row for number in skill} == {0.5}
 
 
-def test_zero_shot_actions_are_means_or_samples() -> None:
+def test_search_actions_are_means_or_samples() -> None:
     agent = pretraining("icm")
-    means, again = (agent.zero_shot_actor(seed=seed, skill_steps=5, sample=False) for seed in (0, 1))
+    means, again = (agent.search_actor(seed=seed, skill_steps=5, sample=False) for seed in (0, 1))
     assert play(means, "states", first=0, steps=3) == play(again, "states", first=0, steps=3)
-    samples, others = (agent.zero_shot_actor(seed=seed, skill_steps=5, sample=True) for seed in (0, 1))
+    samples, others = (agent.search_actor(seed=seed, skill_steps=5, sample=True) for seed in (0, 1))
     assert play(samples, "states", first=0, steps=3) != play(others, "states", first=0, steps=3)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plane_training import CONTEXT, Plane, covered, play, train
+from plane_training import CONTEXT, DDPG_SETTINGS, Plane, covered, play, train
 
 from urlbench.agents.ddpg.learner import DDPGLearner
 from urlbench.agents.random import RandomAgent, RandomConfig
@@ -19,15 +19,6 @@ torch.set_num_threads(1)
 
 # ProtoRL, whose coverage varies the most, has a test of its own.
 REWARDS = ("icm", "rnd", "disagreement", "apt", "smm", "diayn", "aps", "cic")
-SETTINGS: dict[str, Any] = {
-    "update_every_steps": 2,
-    "seed_frames": 300,
-    "batch_size": 64,
-    "hidden": 32,
-    "lr": 1e-3,
-    "discount": 0.95,
-    "exploration_std": ((0, 0.4),),
-}
 # ProtoRL needs room to remember where it was: the 32 candidates of the preset `smoke` are forgotten after four updates,
 # and with them it covers no more than random actions do with some seeds.
 PROTO = {"prototypes": 64, "prototype_dim": 32, "projector_hidden": 64, "queue": 512}
@@ -36,7 +27,7 @@ STEPS = 2500
 
 def build(name: str, seed: int = 1, **changes: Any) -> DDPGLearner:
     spec = load_agent(name)
-    settings = SETTINGS | (PROTO if name == "proto" else {}) | changes
+    settings = DDPG_SETTINGS | (PROTO if name == "proto" else {}) | changes
     if "neighbours" in spec.config.model_fields:
         settings["neighbours"] = 8
     agent = spec.build(dataclasses.replace(CONTEXT, seed=seed), resolve_config(spec, "smoke", settings))
@@ -103,7 +94,7 @@ def test_skills_end_in_different_places(name: str) -> None:
     ends = []
     for seed in range(12):
         # An evaluation follows one skill; a few episodes with noise show how far one skill's ends lie apart.
-        actor = agent.zero_shot_actor(seed=seed, skill_steps=10_000, sample=True)
+        actor = agent.search_actor(seed=seed, skill_steps=10_000, sample=True)
         skills = agent.skills
         assert skills is not None
         actor.begin_episode()

@@ -210,7 +210,7 @@ def test_what_the_replay_stores_is_what_acts(name: str) -> None:
 @pytest.mark.parametrize("name", SKILLED)
 def test_a_search_draws_skills_in_its_own_time(name: str) -> None:
     agent = pretraining(name)
-    actor = agent.zero_shot_actor(seed=0, skill_steps=4, sample=False)
+    actor = agent.search_actor(seed=0, skill_steps=4, sample=False)
     actor.begin_episode()
     seen = []
     for step in range(1, 13):

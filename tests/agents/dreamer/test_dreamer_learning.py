@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plane_training import CONTEXT, Plane, covered, play, train
+from plane_training import CONTEXT, DREAMER_SETTINGS, Plane, covered, play, train
 
 from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor
 from urlbench.agents.dreamer.finetuning import SkilledFinetuning
@@ -19,34 +19,13 @@ from urlbench.core.registry import load_agent
 torch.set_num_threads(1)
 
 REWARDS = ("lbs", "apt", "p2e", "icm", "rnd", "diayn", "aps")
-SETTINGS: dict[str, Any] = {
-    "schedule": {"update_every_frames": 8, "seed_frames": 300, "batch_size": 8, "batch_length": 10},
-    # Positions are small beside the model's unit variance: knowing them costs more than it brings.
-    "world_model": {
-        "deter": 32,
-        "hidden": 32,
-        "variables": 4,
-        "classes": 4,
-        "mlp_units": (32, 32),
-        "lr": 3e-3,
-        "free_nats": 3.0,
-    },
-    "actor_critic": {
-        "units": (32, 32),
-        "horizon": 6,
-        "discount": 0.95,
-        "actor_lr": 1e-3,
-        "critic_lr": 3e-3,
-        "slow_every": 20,
-    },
-}
 RATES = ("lbs_lr", "p2e_lr", "icm_lr", "rnd_lr", "discriminator_lr", "features_lr")
 STEPS = 1500
 
 
 def build(name: str, seed: int = 1, **changes: Any) -> Agent:
     spec = load_agent(f"dreamer-{name}" if name else "dreamer")
-    settings = SETTINGS | {rate: 3e-3 for rate in RATES if rate in spec.config.model_fields} | changes
+    settings = DREAMER_SETTINGS | {rate: 3e-3 for rate in RATES if rate in spec.config.model_fields} | changes
     return spec.build(dataclasses.replace(CONTEXT, seed=seed), resolve_config(spec, "smoke", settings))
 
 
@@ -68,7 +47,7 @@ def mean_closeness(positions: Array) -> float:
 
 @pytest.mark.slow
 def test_the_backbone_learns_to_reach_a_place() -> None:
-    agent = build("", schedule=SETTINGS["schedule"] | {"update_every_frames": 5})
+    agent = build("", schedule=DREAMER_SETTINGS["schedule"] | {"update_every_frames": 5})
     positions = train(agent, Plane(closeness), steps=2000, seed=1)
     # Staying where it starts gives -0.13 a step; the way there takes 8 of 30.
     assert mean_closeness(positions[:300]) < 0.1
@@ -90,7 +69,7 @@ def test_skills_end_in_different_places(name: str) -> None:
     assert isinstance(agent, BehaviourLearner)
     ends = []
     for seed in range(12):
-        actor = agent.zero_shot_actor(seed=seed, skill_steps=10_000, sample=True)
+        actor = agent.search_actor(seed=seed, skill_steps=10_000, sample=True)
         assert isinstance(actor, DreamerActor)
         actor.begin_episode()
         assert actor.skill is not None

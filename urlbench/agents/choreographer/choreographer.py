@@ -110,7 +110,7 @@ class SkillDiscovery(Learner):
         draws = Draws(derive_seed(seed, "actor"), self.context.device)
         return ExplorationActor(self, draws, evaluation=evaluation)
 
-    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+    def search_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
         """Random skills, executed by the skill policy: what pretraining has learned to reach (sec. 4.2)."""
         draws = Draws(derive_seed(seed, "actor"), self.context.device)
         return RandomSkillActor(self, draws, skill_steps=skill_steps, sample=sample)

@@ -170,7 +170,7 @@ class DDPGLearner(Learner):
         every = None if self.skills is None else self.skills.every
         return DDPGActor(self, draws, noisy=True, trains=True, skill_steps=every)
 
-    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+    def search_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
         """Skills change at episode starts and every `skill_steps`."""
         draws = Draws(derive_seed(seed, "actor"), self.context.device)
         return DDPGActor(self, draws, noisy=sample, skill_steps=skill_steps)

@@ -147,7 +147,7 @@ class BehaviourLearner(WorldModelLearner):
         """What an actor with that seed draws from."""
         return Draws(derive_seed(seed, "actor"), self.context.device)
 
-    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+    def search_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
         """Skills change at episode starts and every `skill_steps`."""
         return DreamerActor(self, self.actor_draws(seed), sample=sample, skill_steps=skill_steps)
 

@@ -4,14 +4,14 @@ Source: Mazzaglia et al. 2023 (Choreographer), sec. 4.2 and app. B.2. The pretra
 Jaco. Imports no simulator, so that listing and planning stay light.
 """
 
-from urlbench.core.types import Protocol, Suite, ZeroShot
+from urlbench.core.types import Protocol, Search, Suite
 from urlbench.suites.dmc.urlb_pixels import SUITE as URLB
 
 # The reward is 1e-4 at three times the target's radius, 0.15 m from it, and never 0.
-_SEARCH = ZeroShot(found_reward=1e-4)
+_SEARCH = Search(found_reward=1e-4)
 
 
-def _protocol(preset: str, description: str, pretrained: Protocol, episodes: int, search: ZeroShot) -> Protocol:
+def _protocol(preset: str, description: str, pretrained: Protocol, episodes: int, search: Search) -> Protocol:
     """A search in `episodes` after the pretraining of `pretrained`."""
     return Protocol(
         preset=preset,
@@ -19,7 +19,7 @@ def _protocol(preset: str, description: str, pretrained: Protocol, episodes: int
         pretrain_frames=pretrained.pretrain_frames,
         snapshots=pretrained.snapshots,
         eval_episodes=episodes,
-        zero_shot=search,
+        search=search,
     )
 
 
@@ -32,7 +32,7 @@ _PROTOCOLS = (
         "the published budgets, with sampled actions, and found if an episode's return is above 1e-4",
         URLB.protocols["paper"],
         100,
-        ZeroShot(found_reward=1e-4, criterion="episode_return", actions="sampled"),
+        Search(found_reward=1e-4, criterion="episode_return", actions="sampled"),
     ),
     _protocol(
         "small",

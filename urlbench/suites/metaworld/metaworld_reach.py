@@ -5,7 +5,7 @@ they used version 2. The suite from states is ours, for machines that draw pictu
 that listing and planning stay light.
 """
 
-from urlbench.core.types import Domain, GoalSets, ObservationKind, Protocol, Suite, Task, ZeroShot
+from urlbench.core.types import Domain, GoalSets, ObservationKind, Protocol, Search, Suite, Task
 
 _DOMAIN = Domain(name="metaworld", primal_task="reach", episode_frames=500)
 _TASK = Task(name="reach", domain=_DOMAIN.name, description="bring the hand within 0.05 m of the goal")
@@ -13,10 +13,10 @@ _TASK = Task(name="reach", domain=_DOMAIN.name, description="bring the hand with
 # A step's reward is the number of its frames that are successes. Actions are sampled, as in the code that gave the
 # published numbers (the paper does not say): once a goal is set nothing in an episode is random but the agent, so an
 # agent without skills would play its 100 episodes of a goal alike with the mean of its policy.
-_SEARCH = ZeroShot(goals=50, found_reward=1.0, actions="sampled", skill_steps=50, stop_when_found=True)
+_SEARCH = Search(goals=50, found_reward=1.0, actions="sampled", skill_steps=50, stop_when_found=True)
 
 
-def _protocol(preset: str, description: str, frames: int, episodes: int, search: ZeroShot) -> Protocol:
+def _protocol(preset: str, description: str, frames: int, episodes: int, search: Search) -> Protocol:
     """A search in `episodes` for each goal, after pretraining for `frames`."""
     snapshots = (100_000, 500_000, 1_000_000, 2_000_000)
     return Protocol(
@@ -25,7 +25,7 @@ def _protocol(preset: str, description: str, frames: int, episodes: int, search:
         pretrain_frames=frames,
         snapshots=snapshots if frames == snapshots[-1] else (frames,),
         eval_episodes=episodes,
-        zero_shot=search,
+        search=search,
     )
 
 

@@ -5,14 +5,14 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from urlbench.reports import found_tables
+from urlbench.reports import search_tables
 from urlbench.reports.document import Report
-from urlbench.reports.found_figures import Bar, Panel, found_figure
-from urlbench.reports.found_tables import Group, ceiling_of, groups_of, rules_of, runs_of
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import origins_of
 from urlbench.reports.proportions import Count, episodes, fractions, goals, pooled
 from urlbench.reports.provenance import provenance
+from urlbench.reports.search_figures import Bar, Panel, found_figure
+from urlbench.reports.search_tables import Group, ceiling_of, groups_of, rules_of, runs_of
 from urlbench.reports.tables import Table
 from urlbench.results.cells import Results
 
@@ -31,17 +31,17 @@ def assemble(results: Results, command: str, *, allow_partial: bool) -> Report:
     results.check(allow_partial=allow_partial)
     groups = groups_of(results)
     one_goal = rules_of(results).goals == 1
-    by_episode = found_tables.episodes_table(results, groups)
+    by_episode = search_tables.episodes_table(results, groups)
     shown: dict[str, tuple[Table, Count, str]] = {}
     long_tables: tuple[Table, ...] = ()
     if one_goal:
-        by_goal = found_tables.runs_table(results, groups)
+        by_goal = search_tables.runs_table(results, groups)
         tables: tuple[Table, ...] = (by_goal, by_episode)
         shown["runs"] = by_goal, goals, "fraction of runs that found the goal"
     else:
-        by_goal = found_tables.goals_table(results, groups)
-        tables = (by_goal, found_tables.sets_table(results, groups), by_episode)
-        long_tables = (found_tables.not_found_table(results, groups),)
+        by_goal = search_tables.goals_table(results, groups)
+        tables = (by_goal, search_tables.sets_table(results, groups), by_episode)
+        long_tables = (search_tables.not_found_table(results, groups),)
         shown["goals"] = by_goal, goals, "fraction of goals found"
     shown["episodes"] = by_episode, episodes, "fraction of episodes that found their goal"
     frame, origin = Frame.of(results), provenance(results, command)
@@ -98,12 +98,12 @@ def _title(results: Results, group: Group) -> str:
 
 
 def _figure_notes(results: Results, groups: Sequence[Group], name: str) -> list[str]:
-    what = {"runs": found_tables.RUNS_NOTE, "goals": found_tables.GOALS_NOTE, "episodes": found_tables.EPISODES_NOTE}
+    what = {"runs": search_tables.RUNS_NOTE, "goals": search_tables.GOALS_NOTE, "episodes": search_tables.EPISODES_NOTE}
     notes = [what[name].replace("Brackets", "Black lines")]
     if name != "runs":
         notes.append("Dots: single runs, where a bar is of several.")
     if results.suite.goal_sets is not None:
-        notes.append(found_tables.set_note(results))
+        notes.append(search_tables.set_note(results))
     if any(group.reachable is not None for group in groups):
         notes.append("Dashed lines: goals within reach.")
-    return [" ".join([*notes, found_tables.found_note(results)])]
+    return [" ".join([*notes, search_tables.found_note(results)])]

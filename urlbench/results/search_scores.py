@@ -8,7 +8,7 @@ from urlbench.results.cells import Results
 from urlbench.results.score_matrix import ScoreMatrix
 
 
-def found_scores(results: Results, *, allow_partial: bool = False) -> dict[str, ScoreMatrix]:
+def search_scores(results: Results, *, allow_partial: bool = False) -> dict[str, ScoreMatrix]:
     """The fraction of goals found of every agent of a suite without fine-tuning, by label.
 
     A row is a seed: its goal sets are searched by the same pretrained agent, so they count together. References are 1.
@@ -17,7 +17,7 @@ def found_scores(results: Results, *, allow_partial: bool = False) -> dict[str, 
         IncompleteError: as `Results.check` does.
     """
     results.check(allow_partial=allow_partial)
-    assert results.suite.measured_phase == "evaluate", f"{results.suite.name} fine-tunes"
+    assert results.suite.measured_phase == "search", f"{results.suite.name} fine-tunes"
     matrices = {}
     for agent in results.agents:
         fractions = np.full((len(results.seeds), len(results.tasks)), np.nan)

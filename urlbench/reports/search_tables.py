@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from urlbench.core.types import ZeroShot
+from urlbench.core.types import Search
 from urlbench.reports.origins import Source
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
 from urlbench.reports.tables import Numbers, Table, Value
@@ -60,9 +60,9 @@ def groups_of(results: Results) -> list[Group]:
     ]
 
 
-def rules_of(results: Results) -> ZeroShot:
+def rules_of(results: Results) -> Search:
     """How the suite's goals are looked for."""
-    rules = results.suite.protocols[results.preset].zero_shot
+    rules = results.suite.protocols[results.preset].search
     assert rules is not None, f"{results.suite.name} looks for no goals"
     return rules
 

@@ -309,8 +309,8 @@ def test_an_agent_without_any_run_is_shown_empty(reach):
 
 def test_a_part_of_a_goal_set_has_no_ceiling(tmp_path):
     protocol = REACH.protocols["smoke"]
-    rules = protocol.zero_shot.model_copy(update={"goals": 2})
-    smoke = protocol.model_copy(update={"zero_shot": rules})
+    rules = protocol.search.model_copy(update={"goals": 2})
+    smoke = protocol.model_copy(update={"search": rules})
     suite = REACH.model_copy(update={"protocols": {"smoke": smoke}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("urlbench.results.selection.load_suite", lambda name: suite)
