@@ -155,7 +155,7 @@ def test_formats_are_those_of_the_environments(domain: str) -> None:
     assert environment.action_dim == expected.action
     assert environment.physics_state().shape == (expected.physics,)
     assert environment.physics.model.nq == expected.positions  # type: ignore[attr-defined]
-    assert load_suite("urlb-offline").domain(domain).episode_frames == expected.length
+    assert load_suite("urlb-offline").domain(domain).max_episode_frames == expected.length
 
 
 def test_physics_can_be_set_and_read() -> None:

@@ -35,8 +35,8 @@ SUITE = Suite(
     observation="states",
     action_repeat=2,
     domains=(
-        Domain(name="ant", primal_task="ant_run", episode_frames=10),
-        Domain(name="fish", primal_task="fish_swim", episode_frames=10),
+        Domain(name="ant", primal_task="ant_run", max_episode_frames=10),
+        Domain(name="fish", primal_task="fish_swim", max_episode_frames=10),
     ),
     tasks=tuple(Task(name=name, domain=domain, description="") for name, domain in TASKS.items()),
     protocols={"paper": protocol("paper"), "smoke": protocol("smoke")},

@@ -95,7 +95,7 @@ def test_every_budget_ends_with_an_episode_of_every_domain(suite: Suite) -> None
         budgets = [protocol.pretrain_frames, protocol.finetune_frames, protocol.eval_every_frames]
         budgets += protocol.snapshots if protocol.pretrain_unit == "frames" else [protocol.data_transitions]
         for domain in suite.domains:
-            assert [budget % domain.episode_frames for budget in budgets] == [0] * len(budgets)
+            assert [budget % domain.max_episode_frames for budget in budgets] == [0] * len(budgets)
 
 
 def test_the_paper_protocol_is_the_published_one() -> None:
@@ -132,7 +132,7 @@ def test_environments_need_no_graphics_and_warn_of_nothing() -> None:
 @every_task_unseen
 def test_an_episode_keeps_to_the_specification(suite: Suite, task: str) -> None:
     environment = make(suite, task, image=None)
-    frames = suite.domain(suite.task(task).domain).episode_frames
+    frames = suite.domain(suite.task(task).domain).max_episode_frames
     assert frames % suite.action_repeat == 0
     count = frames // suite.action_repeat
     steps = play(environment, actions(environment, count))

@@ -106,7 +106,7 @@ def test_goal_sets_do_not_touch_the_global_random_stream() -> None:
 @SUITES
 def test_the_search_is_the_published_one(suite: Any) -> None:
     paper, mean = suite.protocols["paper"], suite.protocols["paper-mean-actions"]
-    assert (suite.action_repeat, suite.domains[0].episode_frames, suite.goal_sets.goals) == (2, 500, GOALS)
+    assert (suite.action_repeat, suite.domains[0].max_episode_frames, suite.goal_sets.goals) == (2, 500, GOALS)
     assert (paper.pretrain_frames, paper.eval_episodes) == (2_000_000, 100)
     assert paper.snapshots == (100_000, 500_000, 1_000_000, 2_000_000)
     assert paper.search.model_dump() == {

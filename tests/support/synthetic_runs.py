@@ -33,8 +33,8 @@ TOY = Suite(
     observation="states",
     action_repeat=1,
     domains=(
-        Domain(name="walker", primal_task="walker_walk", episode_frames=10),
-        Domain(name="arm", primal_task="arm_left", episode_frames=10),
+        Domain(name="walker", primal_task="walker_walk", max_episode_frames=10),
+        Domain(name="arm", primal_task="arm_left", max_episode_frames=10),
     ),
     tasks=tuple(Task(name=task, domain=domain, description=task) for task, domain in TASKS.items()),
     protocols={preset: _protocol(preset) for preset in ("paper", "smoke")},

@@ -41,7 +41,7 @@ REACH = Suite(
     description="goals without an environment",
     observation="states",
     action_repeat=1,
-    domains=(Domain(name="arm", primal_task="arm_reach", episode_frames=10),),
+    domains=(Domain(name="arm", primal_task="arm_reach", max_episode_frames=10),),
     tasks=(Task(name="arm_reach", domain="arm", description="reach"),),
     protocols=_protocols("paper", "paper-released-code", "smoke", goals=GOALS, found_reward=1.0),
     normaliser=None,

@@ -255,8 +255,8 @@ SUITE = Suite(
     observation="states",
     action_repeat=1,
     domains=(
-        Domain(name="ball", primal_task="ball_left", episode_frames=EPISODE_FRAMES),
-        Domain(name="cube", primal_task="cube_near", episode_frames=EPISODE_FRAMES),
+        Domain(name="ball", primal_task="ball_left", max_episode_frames=EPISODE_FRAMES),
+        Domain(name="cube", primal_task="cube_near", max_episode_frames=EPISODE_FRAMES),
     ),
     tasks=tuple(Task(name=name, domain=name.partition("_")[0], description="be there") for name in PLACES),
     protocols={
@@ -320,7 +320,7 @@ GOAL_SUITE = Suite(
     description="goals on a line",
     observation="states",
     action_repeat=2,
-    domains=(Domain(name="line", primal_task="line_find", episode_frames=EPISODE_FRAMES),),
+    domains=(Domain(name="line", primal_task="line_find", max_episode_frames=EPISODE_FRAMES),),
     tasks=(Task(name="line_find", domain="line", description="find the goal"),),
     protocols=_search_protocols(found_reward=1.0, goals=GOALS, stop_when_found=True),
     normaliser=None,

@@ -241,7 +241,7 @@ def test_agents_search_from_the_same_states(tmp_path: Path, monkeypatch: pytest.
 def test_episodes_must_be_whole_numbers_of_steps(tmp_path: Path) -> None:
     _, (job, _) = search_jobs(tmp_path)
     spec = with_protocol(job, pretrain_frames=300, snapshots=(300,)).spec
-    with pytest.raises(UserError, match="episode_frames 20 is not a multiple of the action repeat 3"):
+    with pytest.raises(UserError, match="max_episode_frames 20 is not a multiple of the action repeat 3"):
         check_budgets(spec.model_copy(update={"action_repeat": 3}))
     check_budgets(job.spec)
 

@@ -165,6 +165,7 @@ class AgentContext:
         observation_shape: [O] from states, [3 * stack, H, W] from pixels.
         seed: of the run; agents derive their streams from it by name.
         collects: False for pretraining from a fixed data set, where no exploration policy is needed.
+        ends_early: episodes may end before their longest, so windows of them have a `mask` and discounts may be 0.
         device: a torch device string.
     """
 
@@ -174,6 +175,7 @@ class AgentContext:
     action_repeat: int
     seed: int
     collects: bool = True
+    ends_early: bool = False
     device: str = "cpu"
 
 
@@ -250,7 +252,8 @@ class Agent(ABC):
 
         Args:
             batch: `observation` [B, T, ...], `action` [B, T, A] (the one that led to the observation),
-                `reward` [B, T], `discount` [B, T], `is_first` [B, T] bool, and [B, T, ...] what is `recorded`.
+                `reward` [B, T], `discount` [B, T], `is_first` [B, T] bool, and [B, T, ...] what is `recorded`;
+                with `AgentContext.ends_early` also `mask` [B, T] bool, False at the padding behind an episode's end.
 
         Returns:
             Metrics by name; converted to floats only when the runner logs them.

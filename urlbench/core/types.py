@@ -36,12 +36,14 @@ class Domain(Spec):
     Attributes:
         primal_task: the task whose environment is used for reward-free pretraining; its reward is
             recorded and shown to no policy.
-        episode_frames: length of every episode, in frames; no task ends early.
+        max_episode_frames: length of every episode, in frames, or of the longest if they end early.
+        ends_early: episodes may end before that, by termination (discount 0) or because all is done.
     """
 
     name: str
     primal_task: str
-    episode_frames: int = Field(gt=0)
+    max_episode_frames: int = Field(gt=0)
+    ends_early: bool = False
 
 
 class Search(Spec):

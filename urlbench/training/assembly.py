@@ -82,7 +82,7 @@ def check_versions(spec: JobSpec) -> None:
 def check_budgets(spec: JobSpec) -> None:
     """UserError if the action repeat does not divide the budgets in frames and the length of the episodes."""
     values = {name: getattr(spec.protocol, name) for name in _BUDGETS}
-    values["episode_frames"] = suite_of(spec).domain(spec.domain).episode_frames
+    values["max_episode_frames"] = suite_of(spec).domain(spec.domain).max_episode_frames
     for name, frames in values.items():
         if frames % spec.action_repeat:
             raise UserError(f"{name} {frames} is not a multiple of the action repeat {spec.action_repeat}.")

@@ -185,4 +185,4 @@ class FinetuningEvaluation:
 
 def episode_steps(spec: JobSpec) -> int:
     """Agent steps of a whole episode."""
-    return suite_of(spec).domain(spec.domain).episode_frames // spec.action_repeat
+    return suite_of(spec).domain(spec.domain).max_episode_frames // spec.action_repeat

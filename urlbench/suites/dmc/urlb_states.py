@@ -7,9 +7,9 @@ Source: Laskin et al. 2021 (URLB); budgets and reference returns as in Mazzaglia
 from urlbench.core.types import Domain, Normaliser, Protocol, Suite, Task
 
 _DOMAINS = (
-    Domain(name="walker", primal_task="walker_stand", episode_frames=1000),
-    Domain(name="quadruped", primal_task="quadruped_walk", episode_frames=1000),
-    Domain(name="jaco", primal_task="jaco_reach_top_left", episode_frames=250),
+    Domain(name="walker", primal_task="walker_stand", max_episode_frames=1000),
+    Domain(name="quadruped", primal_task="quadruped_walk", max_episode_frames=1000),
+    Domain(name="jaco", primal_task="jaco_reach_top_left", max_episode_frames=250),
 )
 
 _DESCRIPTIONS = {

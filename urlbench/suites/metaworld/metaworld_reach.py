@@ -7,7 +7,7 @@ that listing and planning stay light.
 
 from urlbench.core.types import Domain, GoalSets, ObservationKind, Protocol, Search, Suite, Task
 
-_DOMAIN = Domain(name="metaworld", primal_task="reach", episode_frames=500)
+_DOMAIN = Domain(name="metaworld", primal_task="reach", max_episode_frames=500)
 _TASK = Task(name="reach", domain=_DOMAIN.name, description="bring the hand within 0.05 m of the goal")
 
 # A step's reward is the number of its frames that are successes. Actions are sampled, as in the code that gave the
