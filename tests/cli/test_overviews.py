@@ -6,7 +6,7 @@ import pytest
 from synthetic_searches import REACH, make_job, make_pretraining, write_search, write_searches
 
 from urlbench.cli.listing import describe, format_agent, format_suite
-from urlbench.cli.status import format_overview, read_overview
+from urlbench.cli.overview import format_overview, read_overview
 from urlbench.core.types import ImageFormat
 
 

@@ -3,12 +3,51 @@
 Lists come at once, so what only `show` needs is imported there.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from urlbench.cli.options import JsonOption, PluginOption, load_plugins, print_json
 from urlbench.core import registry
 from urlbench.core.errors import unknown_name
 
 KINDS = ("suites", "agents", "tasks")
+
+
+def list_command(
+    kind: Annotated[str, typer.Argument(help="suites, agents or tasks; nothing for suites and agents")] = "",
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+) -> None:
+    """List suites, agents and tasks."""
+    if kind and kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS, see="urlbench list --help")
+    load_plugins(plugin)
+    if kind:
+        rows = list_rows(kind)
+        print_json(rows) if as_json else print(format_tasks(rows) if kind == "tasks" else format_rows(rows))
+        return
+    lists = {one: list_rows(one) for one in ("suites", "agents")}
+    if as_json:
+        print_json(lists)
+    else:
+        print("\n".join(f"{one}:\n{format_rows(rows)}" for one, rows in lists.items()))
+        print("tasks: urlbench list tasks")
+
+
+def show(
+    kind: Annotated[str, typer.Argument(help="suite or agent")],
+    name: Annotated[str, typer.Argument(help="its name")],
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Show all about a suite (tasks, budgets, normaliser) or an agent (paper, configuration)."""
+    load_plugins(plugin)
+    description = describe(kind, name)
+    if as_json:
+        print_json(description)
+    else:
+        print(format_suite(description) if kind == "suite" else format_agent(description))
 
 
 def list_rows(kind: str) -> list[dict[str, str]]:
