@@ -19,6 +19,7 @@ from .core.registry import (
     load_agent as load_agent,
     load_plugin as load_plugin,
     load_suite as load_suite,
+    make_environment as make_environment,
     register_agent as register_agent,
     register_suite as register_suite,
 )

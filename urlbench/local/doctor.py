@@ -104,7 +104,7 @@ def _environment(name: str, runs: Path) -> Check:
     import numpy as np
 
     suite = registry.load_suite("urlb-states")
-    environment = registry.load_attribute(suite.environment)("walker_walk", 0, suite.action_repeat)
+    environment = registry.make_environment(suite, "walker_walk", 0)
     environment.reset()
     step = environment.step(np.zeros(environment.action_dim, np.float32))
     return Check(name=name, result="ok", detail=f"walker_walk made a step, observation {step.observation.shape}")

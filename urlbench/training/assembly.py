@@ -11,7 +11,7 @@ import torch
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, Environment, Precision
 from urlbench.core.precision import check_effect, set_products
-from urlbench.core.registry import load_agent, load_attribute, load_suite
+from urlbench.core.registry import load_agent, load_suite, make_environment
 from urlbench.core.types import Job, JobSpec, Suite
 from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
@@ -90,12 +90,7 @@ def check_budgets(spec: JobSpec) -> None:
 
 def build_environment(spec: JobSpec) -> Environment:
     """The environment of the job's task, its random stream started from the run's seed, as published."""
-    suite = suite_of(spec)
-    options: dict[str, Any] = {"image": spec.image} if suite.observation == "pixels" else {}
-    if suite.goal_sets is not None:
-        options["goal_set"] = spec.goal_set
-    environment: Environment = load_attribute(suite.environment)(spec.task, spec.seed, spec.action_repeat, **options)
-    return environment
+    return make_environment(suite_of(spec), spec.task, spec.seed, image=spec.image, goal_set=spec.goal_set)
 
 
 def build_agent(
