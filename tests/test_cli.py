@@ -327,7 +327,9 @@ def test_report_refuses_gaps_with_3(urlbench: Command) -> None:
 
 def test_doctor_checks_the_machine(urlbench: Command) -> None:
     checks = {check["name"]: check for check in json.loads(urlbench("doctor", "--json").out)}
-    assert set(checks) == {"python", "packages", "torch", "cores", "memory", "runs folder", "environment", "rendering"}
+    assert set(checks) == {
+        *("python", "packages", "suites", "torch", "cores", "memory", "runs folder", "environment", "rendering")
+    }
     assert checks["environment"]["result"] == "ok"
     assert checks["python"]["result"] == "ok"
 

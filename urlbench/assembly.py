@@ -13,6 +13,7 @@ from urlbench.errors import UserError
 from urlbench.interfaces import Agent, AgentConfig, AgentContext, Environment, Precision
 from urlbench.precision import check_effect, set_products
 from urlbench.registry import load_agent, load_attribute, load_suite
+from urlbench.requirements import check_requirements
 from urlbench.store import RunDirectory
 from urlbench.types import Job, JobSpec, Suite
 
@@ -68,6 +69,7 @@ def keep_freed_memory() -> None:
 def check_versions(spec: JobSpec) -> None:
     """UserError if the suite or its packages are not those that the job's identity names."""
     suite = suite_of(spec)
+    check_requirements(suite)
     if suite.full_name != spec.suite:
         raise UserError(f"the run is of suite {spec.suite} and {suite.full_name} is installed; plan it again.")
     for package, version in spec.versions.items():

@@ -148,7 +148,8 @@ def retry(
 ) -> None:
     """Run again what has failed, without naming it."""
     from urlbench.executor import default_options
-    from urlbench.registry import load_plugin
+    from urlbench.registry import load_plugin, load_suite
+    from urlbench.requirements import check_requirements
     from urlbench.retry import failed_jobs, last_profile
     from urlbench.run_command import run_plan
     from urlbench.status import read_overview
@@ -161,6 +162,8 @@ def retry(
         raise typer.Exit(0)
     for plugin in dict.fromkeys(plugin for job in plan.jobs for plugin in job.plugins):
         load_plugin(plugin)
+    for suite_name in dict.fromkeys(job.spec.suite.partition("@")[0] for job in plan.jobs):
+        check_requirements(load_suite(suite_name))
     root = runs.resolve()
     stored = last_profile(root, plan) if executor != "local" else None
     chosen = executor or ("local" if cluster is None and stored is None else "slurm")

@@ -24,8 +24,9 @@ from urlbench.datasets import (
 from urlbench.episode_format import array_formats, format_of, read_arrays
 from urlbench.errors import UserError, unknown_name
 from urlbench.identity import job_id
-from urlbench.plan import MAX_SEED, package_versions
+from urlbench.plan import MAX_SEED
 from urlbench.registry import load_agent, load_attribute, load_plugin, load_suite
+from urlbench.requirements import suite_versions
 from urlbench.store import RunDirectory
 from urlbench.types import Job, JobSpec, Protocol, Spec
 
@@ -89,7 +90,7 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
         domain=request.domain,
         task=suite.domain(request.domain).primal_task,
         seed=request.seed,
-        versions=package_versions(suite.packages),
+        versions=suite_versions(suite),
     )
     folder = dataset_folder(root, request.domain, request.collection)
     path = (folder / RUN_NAME).relative_to(root).as_posix()

@@ -16,6 +16,7 @@ from urlbench.datasets import Dataset, DatasetIndex, EpisodeFile
 from urlbench.episode_format import format_of, read_arrays
 from urlbench.interfaces import Array, PhysicsEnvironment
 from urlbench.registry import load_attribute, load_suite
+from urlbench.requirements import check_requirements
 
 STATE_TOLERANCE = 1e-6
 """Of a state after one step of the simulator that recorded it."""
@@ -34,6 +35,7 @@ steps must lead to positions that are off by at most `MOTION_SHARE` of the media
 def offline_environment(domain: str, task: str | None = None, seed: int = 0) -> PhysicsEnvironment:
     """The environment of a data set, reset, with the rewards of `task` (default: the domain's primal task)."""
     suite = load_suite(exorl.suite_name(exorl.MAIN_METHOD))
+    check_requirements(suite)
     make = load_attribute(suite.environment)
     environment = make(task or suite.domain(domain).primal_task, seed, suite.action_repeat)
     environment.reset()
