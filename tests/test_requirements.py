@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from pydantic import ValidationError
+from synthetic_runs import TOY, write_grid
 from toy_runs import PLUGIN
 
 from urlbench import cli, doctor, registry
@@ -157,11 +158,29 @@ def test_data_sets_are_replayed_by_the_simulator_that_was_checked(install: Insta
         offline_environment("walker")
 
 
+def test_results_are_read_whatever_is_installed(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_grid(Path("runs"), ["apt", "random"], 3)
+    assert TOY.requirements == ("mujoco==3.3.0",)
+    install(mujoco="4.0.0")
+    with pytest.raises(UserError, match=r"suite 'toy' needs .* mujoco==3\.3\.0 \(installed: 4\.0\.0\)"):
+        suite_versions(TOY)
+    which = ["--suite", "toy", "--preset", "smoke"]
+    assert run(capsys, "status", *which)[0] == 0
+    assert run(capsys, "validate", *which)[:2] == (0, "complete: no gaps, no damage, no mixtures\n")
+    assert run(capsys, "report", *which, "--format", "md", "--reps", "100")[0] == 0
+    assert run(capsys, "compare", "apt", "--against", "random", *which, "--reps", "100")[0] == 0
+    assert run(capsys, "export", "csv", *which, "--out", "all.csv")[0] == 0
+
+
 def check(name: str) -> doctor.Check:
     return doctor._CHECKS[name](name, Path("runs"))
 
 
-def test_the_doctor_names_the_suites_that_cannot_run(install: Install) -> None:
+def test_the_doctor_names_the_suites_that_cannot_run(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SUITES", {name: registry._SUITES[name] for name in SUITES})
     assert check("suites").result == "ok"
     install(metaworld="3.0.0")
     assert check("suites").result == "failed"

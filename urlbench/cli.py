@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from urlbench import __version__
 from urlbench.cli_baselines import app as baselines_app, import_results
@@ -50,14 +51,29 @@ from urlbench.errors import IncompleteError, UserError, unknown_name
 if TYPE_CHECKING:
     from urlbench.plan import PhaseChoice, PlanRequest
 
+_ORDER = (
+    *("run", "report", "status"),
+    *("plan", "logs", "cancel", "retry", "validate", "compare", "export"),
+    *("list", "show", "data", "baselines", "import", "new", "doctor"),
+)
+"""Of the commands in the help: the three that everybody needs, what one does with runs, what is around them."""
+
+
+class _Commands(TyperGroup):
+    """The commands in `_ORDER`; by itself typer lists those of one module after those of another."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return sorted(self.commands, key=_ORDER.index)
+
+
 app = typer.Typer(
     name="urlbench",
+    cls=_Commands,
     help="Pretrain, fine-tune, evaluate and report agents of unsupervised reinforcement learning.",
     epilog="Exit codes: 0 complete, 1 failures, 2 usage, 3 incomplete.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # its own markup would swallow [default: ...]
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
@@ -391,7 +407,7 @@ def _print_json(value: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; errors that are the user's to solve are one line on stderr, without a traceback."""
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="urlbench")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, IncompleteError) else 2)
