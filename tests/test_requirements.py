@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from pydantic import ValidationError
-from synthetic_runs import TOY, write_grid
+from synthetic_runs import TOY, make_job, write_grid, write_run
 from toy_runs import PLUGIN
 
 from urlbench import cli, doctor, registry
@@ -156,6 +156,22 @@ def test_data_sets_are_replayed_by_the_simulator_that_was_checked(install: Insta
     install(mujoco="4.0.0")
     with pytest.raises(UserError, match=r"mujoco==3\.3\.0 \(installed: 4\.0\.0\)"):
         offline_environment("walker")
+
+
+def test_what_has_failed_is_not_run_again_with_other_versions(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = write_run(Path("runs"), make_job("random", "walker_walk", 0, snapshot=0), done=False)
+    status = directory.read_status()
+    assert status is not None
+    directory.write_status(status.model_copy(update={"state": "failed"}))
+    before = directory.status_file.read_bytes()
+    install(mujoco="4.0.0")
+    code, out, err = run(capsys, "retry", "--failed")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: suite 'toy' needs the packages that it was checked with: mujoco==3.3.0 (installed: 4")
+    assert directory.status_file.read_bytes() == before
 
 
 def test_results_are_read_whatever_is_installed(
