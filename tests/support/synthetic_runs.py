@@ -46,6 +46,7 @@ TOY = Suite(
     ),
     environment="nowhere:none",
     packages=("mujoco",),
+    requirements=("mujoco==3.3.0",),
 )
 if "toy" not in names("suite"):
     register_suite(TOY)

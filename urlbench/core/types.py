@@ -6,7 +6,8 @@ Nothing here imports torch, dm_control or pandas. Budgets are in environment fra
 
 from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from packaging.requirements import Requirement
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Phase = Literal["pretrain", "finetune", "search"]
 BudgetUnit = Literal["frames", "updates"]
@@ -193,6 +194,8 @@ class Suite(Spec):
     Attributes:
         environment: lazy `module:function` with the signature of `EnvironmentFactory`.
         packages: distributions whose versions are part of a result's identity.
+        requirements: versions of distributions that the suite was checked with, as pip takes them (`mujoco==3.3.0`); it
+            refuses to run with others. What is not named may have any version.
         protocols: budgets by preset; `paper` is the default. All of them end alike: fine-tuned, or a search.
         normaliser: None where scores are fractions of goals found.
         pretrained_in: name of the suite whose pretrainings are used; None for its own.
@@ -211,9 +214,17 @@ class Suite(Spec):
     normaliser: Normaliser | None
     environment: str
     packages: tuple[str, ...]
+    requirements: tuple[str, ...] = ()
     pretrained_in: str | None = None
     collection: str | None = None
     goal_sets: GoalSets | None = None
+
+    @field_validator("requirements")
+    @classmethod
+    def _requirements_can_be_read(cls, requirements: tuple[str, ...]) -> tuple[str, ...]:
+        for line in requirements:
+            Requirement(line)  # raises a ValueError that says what is wrong
+        return requirements
 
     def domain(self, name: str) -> Domain:
         """The domain of that name; KeyError if there is none."""

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import config_hash, job_id
 from urlbench.core.interfaces import AgentSpec
 from urlbench.core.registry import load_agent, load_plugin, load_suite
+from urlbench.core.requirements import suite_versions
 from urlbench.core.types import Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task
 from urlbench.episodes.datasets import find_dataset
 
@@ -100,7 +100,8 @@ def make_plan(request: PlanRequest) -> Plan:
     `"search"` the parents are left out of the plan and are expected on disk.
 
     Raises:
-        UserError: for every name, key or number that cannot be planned.
+        UserError: for every name, key or number that cannot be planned, and for packages that the suite was not checked
+            with.
     """
     for plugin in request.plugins:
         load_plugin(plugin)
@@ -123,7 +124,7 @@ def make_plan(request: PlanRequest) -> Plan:
     snapshots = parse_snapshots(protocol, request.snapshots)
     agents = tuple(dict.fromkeys(request.agents))
     changes = agent_changes(agents, request.overrides, request.config_file)
-    versions = package_versions(suite.packages)
+    versions = suite_versions(suite)
     jobs: list[Job] = []
     for name in agents:
         spec = load_agent(name)
@@ -297,16 +298,3 @@ def parse_snapshots(protocol: Protocol, text: str) -> tuple[int, ...]:
             f"--snapshots takes all, last or some of: {kept}."
         )
     return tuple(sorted(asked))
-
-
-def package_versions(packages: Iterable[str]) -> dict[str, str]:
-    """The installed versions; UserError if a package is missing."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError as error:
-            raise UserError(
-                f"the suite needs the package {package!r}, which is not installed; run: make venv"
-            ) from error
-    return versions

@@ -12,6 +12,7 @@ from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, Environment, Precision
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
+from urlbench.core.requirements import check_requirements
 from urlbench.core.types import Job, JobSpec, Suite
 from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
@@ -68,6 +69,7 @@ def keep_freed_memory() -> None:
 def check_versions(spec: JobSpec) -> None:
     """UserError if the suite or its packages are not those that the job's identity names."""
     suite = suite_of(spec)
+    check_requirements(suite)
     if suite.full_name != spec.suite:
         raise UserError(f"the run is of suite {spec.suite} and {suite.full_name} is installed; plan it again.")
     for package, version in spec.versions.items():

@@ -62,5 +62,6 @@ SUITE = Suite(
     normaliser=None,
     environment=URLB.environment,
     packages=URLB.packages,
+    requirements=URLB.requirements,
     pretrained_in=URLB.name,
 )

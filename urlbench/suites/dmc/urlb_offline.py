@@ -76,6 +76,7 @@ def _suite(collection: str) -> Suite:
         normaliser=URLB.normaliser,
         environment=f"{__name__}:make_environment",
         packages=URLB.packages,
+        requirements=URLB.requirements,
         collection=collection,
     )
 

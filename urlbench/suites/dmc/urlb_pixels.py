@@ -39,4 +39,5 @@ SUITE = Suite(
     normaliser=_EXPERT,
     environment="urlbench.suites.dmc.pixels:make_environment",
     packages=URLB.packages,
+    requirements=URLB.requirements,
 )

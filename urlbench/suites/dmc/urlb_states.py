@@ -106,4 +106,6 @@ SUITE = Suite(
     normaliser=_EXPERT,
     environment="urlbench.suites.dmc.environment:make_environment",
     packages=("dm_control", "mujoco"),
+    # This dm_control cannot load its models with mujoco 4, and calls in1d, which numpy 2.4 has not.
+    requirements=("dm_control==1.0.28", "mujoco==3.3.0", "numpy<2.4"),
 )

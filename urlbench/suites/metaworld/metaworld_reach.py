@@ -79,6 +79,7 @@ def _suite(name: str, description: str, observation: ObservationKind, factory: s
         normaliser=None,
         environment=f"urlbench.suites.metaworld.sawyer_reach:{factory}",
         packages=("metaworld", "mujoco"),
+        requirements=("metaworld==3.1.1", "mujoco==3.3.0"),
         goal_sets=_GOAL_SETS,
     )
 
