@@ -18,6 +18,7 @@ from urlbench.core.errors import IncompleteError, UserError
 from urlbench.core.identity import canonical_json
 from urlbench.results.cells import collect
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.results.scores import final_scores
 from urlbench.results.search_scores import search_scores
 from urlbench.results.selection import make_selection
 
@@ -44,7 +45,7 @@ def matrices(name: str, suite: str, folder: Path) -> dict[str, ScoreMatrix]:
 
 
 def test_a_frozen_baseline_gives_the_scores_of_its_runs(runs, folder):
-    live, frozen = collect(runs, "toy", "smoke").scores(), matrices("baseline:mine", "toy", folder)
+    live, frozen = final_scores(collect(runs, "toy", "smoke")), matrices("baseline:mine", "toy", folder)
     assert list(frozen) == ["mine/alpha", "mine/random"]
     for label, matrix in live.items():
         stored = frozen[f"mine/{label}"]

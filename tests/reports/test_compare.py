@@ -25,8 +25,9 @@ from urlbench.reports.comparison_report import FORMATS, as_json, write_compariso
 from urlbench.reports.comparison_screen import show
 from urlbench.reports.sides import sides_of
 from urlbench.results.cells import collect
+from urlbench.results.commands import seeds_flag
+from urlbench.results.scores import final_scores
 from urlbench.results.selection import make_selection
-from urlbench.results.validation import seeds_flag
 from urlbench.statistics.aggregates import aggregate
 from urlbench.statistics.differences import paired_difference
 from urlbench.statistics.improvement import probability_of_improvement
@@ -74,7 +75,7 @@ def screen(comparisons: list[Comparison], width: int = 80) -> str:
 
 def test_the_numbers_are_those_of_the_statistics(runs):
     (comparison,) = compared(runs, "old")
-    scores = collect(runs, "toy", "smoke").scores()
+    scores = final_scores(collect(runs, "toy", "smoke"))
     new, old = scores["new"], scores["old"]
     for row in comparison.aggregates:
         assert row.new == aggregate(new, "stratified", QUICK)[row.name]

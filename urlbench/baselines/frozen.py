@@ -17,10 +17,11 @@ from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json
 from urlbench.core.types import Normaliser, Protocol, Spec
 from urlbench.results.cells import Results
+from urlbench.results.commands import Commands
 from urlbench.results.run_records import RunRecord
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.search_scores import fraction_found
-from urlbench.results.validation import Commands
+from urlbench.results.validation import check
 
 
 class FrozenRun(Spec):
@@ -161,7 +162,7 @@ def freeze(results: Results, name: str) -> Frozen:
     Raises:
         IncompleteError: if anything is missing or wrong.
     """
-    results.check()
+    check(results)
     environments: list[Environment] = []
     commands = Commands(results, overrides=False)
     agents = []

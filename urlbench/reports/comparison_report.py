@@ -11,7 +11,8 @@ import urlbench
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.types import Suite
 from urlbench.reports.comparison import Comparison, ScoreRow, verdict
-from urlbench.reports.document import Report, write_report
+from urlbench.reports.document import Report
+from urlbench.reports.files import write_report
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import Origins
 from urlbench.reports.provenance import Provenance

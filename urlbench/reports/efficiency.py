@@ -8,6 +8,7 @@ from urlbench.reports.score_tables import evaluation_frames, tasks_by_domain
 from urlbench.reports.tables import Table, format_estimate
 from urlbench.results.cells import Results
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.results.scores import scores_at
 from urlbench.statistics.efficiency import Curve, efficiency_curve
 from urlbench.statistics.estimates import Estimate
 from urlbench.statistics.resampling import CiMethod
@@ -19,13 +20,13 @@ Panels = Mapping[str, Mapping[str, Curve]]
 
 def finetuning_curves(results: Results, ci: CiMethod, reps: int) -> Panels:
     """The mean score at each evaluation of the fine-tunings."""
-    return _panels({frame: results.scores_at(frame) for frame in evaluation_frames(results)}, ci, reps)
+    return _panels({frame: scores_at(results, frame) for frame in evaluation_frames(results)}, ci, reps)
 
 
 def pretraining_curves(snapshots: Mapping[int, Results], ci: CiMethod, reps: int) -> Panels:
     """The mean final score of the fine-tunings from each snapshot; of agents that do not pretrain the same at all."""
     last = {at: results.suite.protocols[results.preset].finetune_frames for at, results in snapshots.items()}
-    return _panels({at: results.scores_at(last[at]) for at, results in snapshots.items()}, ci, reps)
+    return _panels({at: scores_at(results, last[at]) for at, results in snapshots.items()}, ci, reps)
 
 
 def _panels(matrices: Mapping[int, Mapping[str, ScoreMatrix]], ci: CiMethod, reps: int) -> Panels:

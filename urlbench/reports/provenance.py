@@ -17,9 +17,9 @@ import urlbench
 from urlbench.core.types import Suite
 from urlbench.reports.report_baselines import Baseline, baseline_lines
 from urlbench.results.cells import Results
+from urlbench.results.commands import Commands, number_words, seeds_flag
 from urlbench.results.run_records import RunRecord
 from urlbench.results.selection import Selection
-from urlbench.results.validation import Commands, number_words, seeds_flag
 from urlbench.runs.plan import format_frames
 
 _REPORT_PACKAGES = ("numpy", "scipy", "matplotlib")

@@ -9,7 +9,8 @@ from typing import get_args
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.types import Suite
 from urlbench.reports import figures, returns_report, search_report
-from urlbench.reports.document import FORMATS, Report, write_report
+from urlbench.reports.document import Report
+from urlbench.reports.files import FORMATS, write_report
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import baseline_origins, origins_of
 from urlbench.reports.provenance import baselines_provenance, provenance, report_command
@@ -17,7 +18,9 @@ from urlbench.reports.report_baselines import baseline_tasks, in_order, load_bas
 from urlbench.reports.scores import on_tasks
 from urlbench.reports.sides import split_baselines
 from urlbench.results.cells import Results, collect, collect_snapshots
+from urlbench.results.scores import final_scores
 from urlbench.results.selection import Selection, make_selection, protocol_of, registered_suite
+from urlbench.results.validation import check
 from urlbench.runs.plan import parse_snapshots
 from urlbench.statistics.resampling import CiMethod
 
@@ -145,7 +148,7 @@ def _of_runs(request: _Request, words: Sequence[str]) -> Report:
         replace(baseline, scores=on_tasks(baseline.scores, results.suite, results.tasks))
         for baseline in load_baselines(words, results.suite, request.preset, results.snapshot)
     ]
-    entries = in_order(request.agents, results, results.scores(allow_partial=request.allow_partial), baselines)
+    entries = in_order(request.agents, results, final_scores(results, allow_partial=request.allow_partial), baselines)
     frame = Frame.of(results, [baseline.label for baseline in baselines])
     origin = provenance(results, request.command(bootstrapped=True), baselines)
     origins = origins_of(results, {baseline.label: baseline for baseline in baselines}, snapshots.values())
@@ -168,7 +171,7 @@ def _results(request: _Request) -> tuple[Results, dict[int, Results]]:
     main = request.selection.snapshot_of(protocol)
     found = collect_snapshots(*place, sorted({*chosen, main}))
     for results in found.values():
-        results.check(allow_partial=request.allow_partial)
+        check(results, allow_partial=request.allow_partial)
     return found[main], {at: found[at] for at in chosen}
 
 

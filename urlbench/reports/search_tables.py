@@ -11,8 +11,8 @@ from urlbench.reports.origins import Source
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
 from urlbench.reports.tables import Numbers, Table, Value
 from urlbench.results.cells import Results
+from urlbench.results.commands import number_words
 from urlbench.results.run_records import RunRecord
-from urlbench.results.validation import number_words
 from urlbench.statistics.estimates import TaskMean, task_mean
 
 GOALS_NOTE = (

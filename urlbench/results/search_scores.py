@@ -6,6 +6,7 @@ import numpy as np
 
 from urlbench.results.cells import Results
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.results.validation import check
 
 
 def search_scores(results: Results, *, allow_partial: bool = False) -> dict[str, ScoreMatrix]:
@@ -14,9 +15,9 @@ def search_scores(results: Results, *, allow_partial: bool = False) -> dict[str,
     A row is a seed: its goal sets are searched by the same pretrained agent, so they count together. References are 1.
 
     Raises:
-        IncompleteError: as `Results.check` does.
+        IncompleteError: as `check` does.
     """
-    results.check(allow_partial=allow_partial)
+    check(results, allow_partial=allow_partial)
     assert results.suite.measured_phase == "search", f"{results.suite.name} fine-tunes"
     matrices = {}
     for agent in results.agents:
