@@ -57,7 +57,7 @@ def grid(tmp_path_factory) -> Path:
 
 
 def test_csv_holds_every_number_with_all_its_digits(grid):
-    returns = final_scores(collect(grid, "toy", "smoke"))["apt"].returns
+    returns = final_scores(collect(grid, "toy", "smoke"))["apt"].measured
     (row, *_) = rows(report(grid, ["apt", "random"])["tasks.csv"])
     assert (row["domain"], row["task"]) == ("walker", "walker_walk")
     assert float(row["apt mean"]) == np.mean(returns[:, 0])

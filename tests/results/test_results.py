@@ -54,10 +54,12 @@ def test_scores_are_final_returns_over_references(tmp_path):
 
 def test_rows_hold_every_evaluation_with_its_source(grid):
     rows = collect(grid, "toy", "smoke").rows()
-    assert len(rows) == 2 * 3 * 2 * 2
-    row = next(row for row in rows if (row.agent, row.task, row.seed, row.frames) == ("apt", "walker_run", 1, 200))
+    assert len(rows) == 2 * 3 * 2 * 2 * 2
+    of_run = [row for row in rows if (row.agent, row.task, row.seed, row.frames) == ("apt", "walker_run", 1, 200)]
+    row, score = of_run
     assert row.value == pytest.approx(20.0 + 10.0 * 4)
-    assert (row.n_episodes, row.pretrain_frames, row.suite_version, row.metric) == (2, 1000, 1, "episode_return")
+    assert (score.metric, score.value) == ("score", row.value / 200)
+    assert (row.n_episodes, row.pretrain_frames, row.suite_version, row.metric) == (2, 1000, 1, "return")
     assert (grid / row.source).is_file()
 
 
@@ -258,7 +260,7 @@ def test_two_configurations_of_an_agent_are_two_agents(tmp_path):
     assert sorted(matrices) == sorted({job.path.split("/")[1] for job in jobs})
     one = jobs[1].path.split("/")[1]
     assert list(final_scores(collect(tmp_path, "toy", "smoke", Selection(agents=(one,))))) == [one]
-    np.testing.assert_allclose(matrices[one].returns, 2.0)
+    np.testing.assert_allclose(matrices[one].measured, 2.0)
 
 
 def test_fine_tunings_from_other_snapshots_are_left_out(grid):
@@ -275,7 +277,7 @@ def test_partial_scores_leave_missing_cells_empty(grid):
     shutil.rmtree(folder(grid).path)
     results = collect(grid, "toy", "smoke")
     matrix = final_scores(results, allow_partial=True)["apt"]
-    assert np.isnan(matrix.returns).tolist() == [[False, False, False], [False, True, False]]
+    assert np.isnan(matrix.measured).tolist() == [[False, False, False], [False, True, False]]
     assert (results.n_usable, results.n_expected) == (11, 12)
 
 

@@ -70,7 +70,11 @@ def test_rows_hold_the_fractions_of_goals_and_of_episodes(tmp_path):
     found[0, :6] = True
     write_search(tmp_path, JOB, found)
     rows = {row.metric: row for row in collect(tmp_path, "toy-reach", "smoke").rows()}
-    assert {metric: row.value for metric, row in rows.items()} == {"goals_found": 1 / 5, "episodes_found": 6 / 60}
+    assert {metric: row.value for metric, row in rows.items()} == {
+        "goals_found": 1 / 5,
+        "episodes_found": 6 / 60,
+        "score": 1 / 5,
+    }
     row = rows["goals_found"]
     assert (row.goal_set, row.seed, row.phase, row.n_episodes) == (1, 1, "search", 60)
     assert (row.pretrain_frames, row.pretrain_updates, row.frames) == (1000, 0, 0)

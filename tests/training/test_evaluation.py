@@ -141,13 +141,13 @@ def test_an_evaluation_takes_the_next_start_states_of_one_stream(tmp_path: Path)
     rest: Any = build_environment(job.spec)
     evaluation = FinetuningEvaluation(job.spec, rest, LocalPlayer(environment, None))
     agent = RecordingAgent()
-    first = evaluation.returns(agent, 20, nothing)
+    first = evaluation.play(agent, 20, nothing)
     between = evaluation.random_state()
-    second = evaluation.returns(agent, 40, nothing)
+    second = evaluation.play(agent, 40, nothing)
     fresh = build_environment(job.spec)
     assert starts == [fresh.reset().observation.tolist() for _ in range(6)]
     evaluation.set_random_state(between)
-    assert evaluation.returns(agent, 40, nothing) == second != first
+    assert evaluation.play(agent, 40, nothing) == second != first
     made = [call for call in agent.calls if call.startswith("actor")]
     shared = [call for call in agent.calls if call.startswith("shared")]
     assert len(shared) == 9

@@ -15,7 +15,7 @@ from urlbench.statistics.resampling import CiMethod
 
 ALL_TASKS = "all tasks"
 Panels = Mapping[str, Mapping[str, Curve]]
-"""Mean normalised scores by the name of a group of tasks, all of them first, and by the agent's label."""
+"""Mean scores by the name of a group of tasks, all of them first, and by the agent's label."""
 
 
 def finetuning_curves(results: Results, ci: CiMethod, reps: int) -> Panels:
@@ -50,6 +50,7 @@ def curves_table(
     title: str,
     panels: Panels,
     columns: str,
+    score: str,
     notes: Sequence[str],
     source_of: Callable[[str, int], Source],
 ) -> Table:
@@ -60,6 +61,7 @@ def curves_table(
         title: of the table.
         panels: the curves.
         columns: what the numbers in the header are.
+        score: what a score is called.
         notes: what is said below it.
         source_of: the runs behind a number, by the agent's label and the column.
     """
@@ -71,7 +73,7 @@ def curves_table(
         title,
         ("agent", *(f"{frame:,}" for frame in frames)),
         tuple((label, *map(format_estimate, row)) for label, row in values.items()),
-        (f"Columns are {columns}; mean normalised score over all tasks.", *notes),
+        (f"Columns are {columns}; mean {score} over all tasks.", *notes),
         tuple((None, *(source_of(label, int(frame)) for frame in frames)) for label in curves),
         tuple((None, *row) for row in values.values()),
     )

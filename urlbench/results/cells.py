@@ -7,6 +7,7 @@ missing, with the command that fills it. Runs of several configurations of one a
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from urlbench.core.errors import UserError
@@ -14,6 +15,7 @@ from urlbench.core.types import Suite
 from urlbench.results.long_table import ResultRow, rows_of
 from urlbench.results.problems import Problem
 from urlbench.results.run_records import RunRecord, read_run
+from urlbench.results.score_kinds import score_faults
 from urlbench.results.selection import (
     EVERYTHING,
     AgentKey,
@@ -183,7 +185,7 @@ def results_of(
         goal_sets=goal_sets,
         snapshot=snapshot,
         runs=[
-            run
+            replace(run, faults=(*run.faults, *score_faults(suite, run)))
             for run in runs
             if run.spec.phase == suite.measured_phase
             and run.spec.task in tasks

@@ -1,14 +1,15 @@
-"""The scores of results that are complete enough for a table."""
+"""The scores of results that are complete enough for a table, whatever the suite scores."""
 
 import numpy as np
 
 from urlbench.results.cells import Results
+from urlbench.results.score_kinds import kind_of, scale_of
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.validation import check
 
 
 def final_scores(results: Results, *, allow_partial: bool = False) -> dict[str, ScoreMatrix]:
-    """The final scores of every agent of a suite that fine-tunes, by label.
+    """The final scores of every agent, by label.
 
     Raises:
         IncompleteError: as `check` does.
@@ -18,24 +19,31 @@ def final_scores(results: Results, *, allow_partial: bool = False) -> dict[str, 
 
 
 def scores_at(results: Results, frame: int) -> dict[str, ScoreMatrix]:
-    """The scores of every agent after `frame` fine-tuning frames, of results that `check` lets through."""
+    """The scores of every agent after `frame` fine-tuning frames, of results that `check` lets through.
+
+    A row is a seed; its goal sets, where a suite has any, count together.
+    """
     suite = results.suite
-    assert suite.normaliser is not None, f"{suite.name} gives fractions of goals found, not returns"
-    references = np.array([suite.normaliser.references[task] for task in results.tasks])
-    domains = tuple(suite.task(task).domain for task in results.tasks)
+    scale, of_runs = scale_of(suite, results.tasks), kind_of(suite).of_runs
     matrices = {}
     for agent in results.agents:
-        runs = [[results.run(agent.label, task, seed) for task in results.tasks] for seed in results.seeds]
+        measured = np.full((len(results.seeds), len(results.tasks)), np.nan)
+        for row, seed in enumerate(results.seeds):
+            for column, task in enumerate(results.tasks):
+                runs = [results.run(agent.label, task, seed, goal_set) for goal_set in results.goal_sets_of(seed)]
+                there = [run for run in runs if run is not None]
+                if len(there) == len(runs):
+                    measured[row, column] = of_runs(there, frame)
         matrices[agent.label] = ScoreMatrix(
             agent=agent.name,
             config_hash=agent.config_hash or "",
             suite=suite.full_name,
             preset=results.preset,
             tasks=results.tasks,
-            domains=domains,
+            domains=tuple(suite.task(task).domain for task in results.tasks),
             seeds=results.seeds,
             pretrains=agent.pretrains,
-            returns=np.array([[run.return_at(frame) if run else np.nan for run in row] for row in runs]),
-            references=references,
+            measured=measured,
+            scale=scale,
         )
     return matrices
