@@ -107,4 +107,4 @@ def _figure_notes(results: Results, groups: Sequence[Group], name: str) -> list[
         notes.append(search_tables.set_note(results))
     if any(group.reachable is not None for group in groups):
         notes.append("Dashed lines: goals within reach.")
-    return [" ".join([*notes, search_tables.found_note(results)])]
+    return [" ".join([*notes, search_tables.search_note(results)])]
