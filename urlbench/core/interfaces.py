@@ -74,6 +74,14 @@ class GoalEnvironment(Environment, TypingProtocol):
         """The goal, by its place in the set, of all episodes from the next reset on; None draws one at each reset."""
 
 
+@runtime_checkable
+class JudgedEnvironment(Environment, TypingProtocol):
+    """An environment that tells how an episode went, besides its rewards; suites whose score needs that have one."""
+
+    def outcome(self) -> Mapping[str, float]:
+        """Of the episode that has ended: `success`, 1 or 0, or `completed`, a number of sub-tasks, or both."""
+
+
 class PhysicsEnvironment(Environment, TypingProtocol):
     """An environment whose physics can be read and set; data sets hold the states of its physics."""
 

@@ -21,7 +21,7 @@ class Selection(Spec):
 
     Attributes:
         agents: names, or labels `name-config8` for one configuration of an agent.
-        snapshot: of the pretraining, in its own unit, that fine-tunings or evaluations started from; default the last.
+        snapshot: of the pretraining, in its own unit, that fine-tunings or searches started from; default the last.
         goal_sets: each is expected of every seed; None for the one with the number of the seed, as published.
     """
 
@@ -136,7 +136,7 @@ def belongs(run: RunRecord, suite: Suite, preset: str) -> bool:
 def own_runs(runs: Sequence[RunRecord], suite: Suite, preset: str) -> list[RunRecord]:
     """The runs of the suite and preset, without pretrainings that only others start from.
 
-    Such a pretraining, of a suite that shares it or for another choice about the evaluation, is no gap.
+    Such a pretraining, of a suite that shares it or for another choice about the search, is no gap.
     """
     own = [run for run in runs if belongs(run, suite, preset)]
     parents = {run.spec.parent for run in own}

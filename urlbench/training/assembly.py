@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, Environment, Precision
+from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, Environment, JudgedEnvironment, Precision
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
 from urlbench.core.requirements import check_requirements
-from urlbench.core.types import Job, JobSpec, Suite
+from urlbench.core.types import OUTCOMES, Job, JobSpec, Suite
 from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
 
@@ -88,6 +88,21 @@ def check_budgets(spec: JobSpec) -> None:
     for name, frames in values.items():
         if frames % spec.action_repeat:
             raise UserError(f"{name} {frames} is not a multiple of the action repeat {spec.action_repeat}.")
+
+
+def check_outcome(spec: JobSpec, environment: Environment) -> None:
+    """UserError if the environment does not tell of an episode what the score of the job's suite needs."""
+    suite = suite_of(spec)
+    if suite.score in OUTCOMES and not isinstance(environment, JudgedEnvironment):
+        raise not_told(suite)
+
+
+def not_told(suite: Suite) -> UserError:
+    """The error of a suite whose environment does not tell how an episode went."""
+    return UserError(
+        f"suite {suite.full_name} has score {suite.score}, and its environment does not tell {OUTCOMES[suite.score]!r} "
+        "of an episode; give it an outcome() that does, or declare another score."
+    )
 
 
 def build_environment(spec: JobSpec) -> Environment:

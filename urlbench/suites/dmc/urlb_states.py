@@ -103,6 +103,7 @@ SUITE = Suite(
     domains=_DOMAINS,
     tasks=_TASKS,
     protocols={protocol.preset: protocol for protocol in (_PAPER, _SMALL, _SMOKE)},
+    score="normalised_return",
     normaliser=_EXPERT,
     environment="urlbench.suites.dmc.environment:make_environment",
     packages=("dm_control", "mujoco"),

@@ -76,6 +76,7 @@ def _suite(name: str, description: str, observation: ObservationKind, factory: s
         domains=(_DOMAIN,),
         tasks=(_TASK,),
         protocols={protocol.preset: protocol for protocol in _PROTOCOLS},
+        score="goals_found",
         normaliser=None,
         environment=f"urlbench.suites.metaworld.sawyer_reach:{factory}",
         packages=("metaworld", "mujoco"),
