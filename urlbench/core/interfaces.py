@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol as TypingProtocol, SupportsFloat, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol as TypingProtocol, SupportsFloat, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from urlbench.core.types import DEFAULT_IMAGE, ImageFormat, ObservationKind, Phase, Spec
+from urlbench.core.types import DEFAULT_IMAGE, AddedLater, ImageFormat, ObservationKind, Phase, Spec
 
 Array = npt.NDArray[Any]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -131,7 +131,7 @@ class AgentConfig(Spec):
             so it is part of the configuration and its hash. Where it would do nothing the run is refused.
     """
 
-    precision: Precision = "float32"
+    precision: Annotated[Precision, AddedLater] = "float32"
 
 
 class Schedule(Spec):

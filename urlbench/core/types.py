@@ -13,6 +13,13 @@ BudgetUnit = Literal["frames", "updates"]
 ObservationKind = Literal["states", "pixels"]
 
 
+class AddedLater:
+    """Marks a field of a `Spec`, as `Annotated[kind, AddedLater]`, that configurations had been hashed without.
+
+    `urlbench.core.config.plain_values` leaves it out while it has its default: what was run before is the same run.
+    """
+
+
 class Spec(BaseModel):
     """A frozen record that refuses unknown keys; the base of every specification and configuration."""
 
