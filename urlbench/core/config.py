@@ -107,7 +107,7 @@ def _plain(value: Any, plain: Any) -> Any:
         inner = {
             name: getattr(value, name)
             for name, field in type(value).model_fields.items()
-            if AddedLater not in field.metadata or getattr(value, name) != field.default
+            if AddedLater not in field.metadata or getattr(value, name) != field.get_default()
         }
         return {name: _plain(one, plain[name]) for name, one in inner.items()}
     if isinstance(value, Mapping):
