@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol as TypingProtoc
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from urlbench.core.types import DEFAULT_IMAGE, AddedLater, ImageFormat, ObservationKind, Phase, Spec
 
@@ -172,7 +172,8 @@ class Schedule(Spec):
             Choreographer code does by accident (physics clamps them, replay stores them unclamped).
         batch_size: sequences a batch (B).
         batch_length: steps a sequence (T).
-        batches: by name, what an agent that learns from several at a time is given in place of that one.
+        batches: what an agent that learns from several at a time is given in place of that one; drawn in the order of
+            their names.
         replay_capacity_steps: agent steps kept; the oldest episodes are dropped beyond it.
     """
 
@@ -186,6 +187,12 @@ class Schedule(Spec):
     batch_length: int = Field(default=50, gt=0)
     batches: Annotated[dict[str, Batch], AddedLater] = Field(default={})
     replay_capacity_steps: int = Field(default=2_000_000, gt=0)
+
+    @field_validator("batches")
+    @classmethod
+    def _in_one_order(cls, batches: dict[str, Batch]) -> dict[str, Batch]:
+        # The order of draws must not depend on how a configuration was written down: its hash does not.
+        return dict(sorted(batches.items()))
 
     @model_validator(mode="after")
     def _settings_fit(self) -> "Schedule":
