@@ -19,6 +19,13 @@ Score = Literal["normalised_return", "success_rate", "subtasks", "goals_found"]
 OUTCOMES: Mapping[Score, str] = MappingProxyType({"success_rate": "success", "subtasks": "completed"})
 
 
+class AddedLater:
+    """Marks a field of a `Spec`, as `Annotated[kind, AddedLater]`, that configurations had been hashed without.
+
+    `urlbench.core.config.plain_values` leaves it out while it has its default: what was run before is the same run.
+    """
+
+
 class Spec(BaseModel):
     """A frozen record that refuses unknown keys; the base of every specification and configuration."""
 

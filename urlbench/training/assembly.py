@@ -9,7 +9,15 @@ from typing import Any
 import torch
 
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, Environment, JudgedEnvironment, Precision
+from urlbench.core.interfaces import (
+    Agent,
+    AgentConfig,
+    AgentContext,
+    Environment,
+    JudgedEnvironment,
+    Precision,
+    Schedule,
+)
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
 from urlbench.core.requirements import check_requirements
@@ -105,6 +113,21 @@ def not_told(suite: Suite) -> UserError:
     )
 
 
+def check_windows(spec: JobSpec, schedule: Schedule) -> None:
+    """UserError if episodes, all of one length, are shorter than an agent's windows: it would never learn."""
+    domain = suite_of(spec).domain(spec.domain)
+    steps = domain.max_episode_frames // spec.action_repeat
+    if domain.ends_early or schedule.update_every_frames is None:
+        return
+    for batch in schedule.sampled.values():
+        if batch.least_steps > steps:
+            raise UserError(
+                f"agent {spec.agent!r} learns from episodes of at least {batch.least_steps} steps, and those of domain "
+                f"{domain.name!r} in suite {spec.suite} have {steps}, so it would never learn; choose a smaller "
+                "batch_length."
+            )
+
+
 def build_environment(spec: JobSpec) -> Environment:
     """The environment of the job's task, its random stream started from the run's seed, as published."""
     return make_environment(suite_of(spec), spec.task, spec.seed, image=spec.image, goal_set=spec.goal_set)
@@ -177,5 +200,6 @@ def _context(spec: JobSpec, environment: Environment, device: str) -> AgentConte
         action_dim=environment.action_dim,
         action_repeat=spec.action_repeat,
         seed=spec.seed,
+        ends_early=suite_of(spec).domain(spec.domain).ends_early,
         device=device,
     )
