@@ -1,3 +1,3 @@
 """urlbench: the benchmark harness for unsupervised reinforcement learning."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

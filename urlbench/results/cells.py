@@ -236,7 +236,8 @@ def validate(
     selection = make_selection(agents, domains, tasks, seeds, snapshot, goal_sets)
     found = scan(Path(runs_root))
     runs = [run for run in found if isinstance(run, RunRecord)]
-    problems = [] if runs else [problem for problem in found if isinstance(problem, Problem)]
+    below = "" if suite is None else suite.partition("@")[0] + "@"
+    problems = [one for one in found if isinstance(one, Problem) and (one.path or "").startswith(below)]
     for name, chosen in _groups(runs, suite, preset):
         results = _collect(found, Path(runs_root), name, chosen, selection)
         problems += [problem for problem in results.problems() if problem not in problems]
@@ -277,9 +278,14 @@ def _collect(
         loose += other_versions(everything, suite, preset)
     strays = [run for run in everything if lies_below(run.path, suite, preset) and not belongs(run, suite, preset)]
     runs = own_runs(everything, suite, preset) or [run for run in everything if belongs(run, suite, preset)]
-    keys = agent_keys(runs, selection.agents)
+    pretrainings = {
+        run.id: run
+        for run in everything
+        if run.spec.phase == "pretrain" and run.spec.suite.partition("@")[0] in (suite.name, suite.pretrained_in)
+    }
+    keys = agent_keys(runs, pretrainings, selection.agents)
     pretrains = {(key.name, key.config_hash): key.pretrains for key in keys}
-    runs = [run for run in runs if (run.spec.agent, run.config_hash) in pretrains]
+    runs = [run for run in runs if any(key.made(run) for key in keys)]
     tasks = wanted_tasks(suite, runs, selection)
     own_domains = {suite.task(task).domain for task in tasks}
     found_seeds = {run.spec.seed for run in runs if run.spec.domain in own_domains}
@@ -303,11 +309,7 @@ def _collect(
             and run.spec.seed in seeds
             and run.spec.snapshot == (snapshot if pretrains[run.spec.agent, run.config_hash] else 0)
         ],
-        pretrainings={
-            run.id: run
-            for run in everything
-            if run.spec.phase == "pretrain" and run.spec.suite.partition("@")[0] in (suite.name, suite.pretrained_in)
-        },
+        pretrainings=pretrainings,
         strays=strays,
         loose=loose,
     )
