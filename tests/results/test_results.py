@@ -16,7 +16,7 @@ from urlbench.results.cells import collect
 from urlbench.results.commands import seeds_flag
 from urlbench.results.scores import final_scores
 from urlbench.results.selection import Selection
-from urlbench.results.validation import validate
+from urlbench.results.validation import check, find_problems, validate
 from urlbench.runs.plan import parse_seeds
 from urlbench.runs.store import RunStore
 
@@ -186,6 +186,28 @@ def test_an_unreadable_spec_is_named(grid):
     assert "walker_run/snapshot_1000/seed_1/spec.json cannot be read" in problems[0].message
 
 
+@pytest.mark.parametrize("suite", [None, "toy"])
+def test_runs_of_an_earlier_version_are_named_and_counted_for_nothing(grid, suite):
+    file = folder(grid).spec_file
+    stored = json.loads(file.read_text())
+    del stored["format"]
+    file.write_text(json.dumps(stored))
+    problems = validate(grid, suite)
+    assert [problem.kind for problem in problems] == ["unreadable", "missing"]
+    place = folder(grid).path.relative_to(grid)
+    assert problems[0].message.startswith(f"{place} was made by an earlier version of urlbench, ")
+    with pytest.raises(IncompleteError, match="was made by an earlier version of urlbench"):
+        check(collect(grid, "toy", "smoke"))
+
+
+def test_a_folder_of_an_earlier_version_beside_another_suite_is_not_passed_over(grid):
+    old = RunStore(grid).run_dir(make_job("apt", "arm_left", 0, suite="old@1"))
+    old.path.mkdir(parents=True)
+    old.spec_file.write_text(json.dumps({"id": "0", "spec": {}}))
+    assert [problem.path for problem in validate(grid)] == [f"{old.path.relative_to(grid)}/spec.json"]
+    assert validate(grid, "toy") == []
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -311,3 +333,43 @@ def test_the_command_names_overrides_and_plugins_of_the_runs(tmp_path, monkeypat
         job = make_job("apt", "arm_left", seed, config={"lr": 0.5, "name": "b"})
         write_run(tmp_path, job.model_copy(update={"plugins": ("my agent.py",)}), done=seed == 0)
     assert "--plugin 'my agent.py' -o agent.lr=0.5 --runs" in only_problem(tmp_path).command
+
+
+def write_shared(root: Path, seeds: dict[str, int]) -> None:
+    """The runs of agents that all start from the pretrainings of `maker`, the first `seeds` of each."""
+    for seed in range(max(seeds.values())):
+        pretraining = make_job("maker", "walker_walk", seed, config={"lr": 0.1}, pretrain=True)
+        write_run(root, pretraining)
+        for agent in (agent for agent, number in seeds.items() if seed < number):
+            job = make_job(agent, "walker_walk", seed, config={"lr": 0.1, "tuned": agent})
+            spec = job.spec.model_copy(update={"parent": pretraining.id})
+            write_run(root, job.model_copy(update={"id": job_id(spec), "spec": spec}), 10.0)
+
+
+def test_a_shared_pretraining_is_no_agent_of_its_own(tmp_path):
+    write_shared(tmp_path, {"one": 2, "other": 2})
+    results = collect(tmp_path, "toy", "smoke")
+    assert [agent.label for agent in results.agents] == ["one", "other"]
+    assert find_problems(results) == []
+    assert final_scores(results)["other"].pretrains
+
+
+def test_what_makes_a_shared_pretraining_counts_once_beside_the_others(tmp_path):
+    write_shared(tmp_path, {"maker": 2, "other": 2})
+    results = collect(tmp_path, "toy", "smoke")
+    assert [agent.label for agent in results.agents] == ["maker", "other"]
+    assert find_problems(results) == []
+
+
+def test_more_seeds_of_one_sharer_are_no_gaps_of_another(tmp_path):
+    write_shared(tmp_path, {"one": 1, "other": 3})
+    assert validate(tmp_path, "toy", "smoke", ["one"]) == []
+    assert [(p.agent, p.seed) for p in validate(tmp_path, "toy", "smoke")] == [("one", 1), ("one", 2)]
+
+
+def test_a_shared_pretraining_that_nothing_starts_from_is_a_gap_of_those_who_share_it(tmp_path):
+    write_shared(tmp_path, {"one": 1, "other": 1})
+    write_run(tmp_path, make_job("maker", "walker_walk", 4, config={"lr": 0.1}, pretrain=True))
+    problems = validate(tmp_path)
+    assert [(p.kind, p.agent, p.seed) for p in problems] == [("missing", "one", 4), ("missing", "other", 4)]
+    assert "--agent one " in problems[0].command

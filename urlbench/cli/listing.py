@@ -112,6 +112,8 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "paper": spec.paper,
         "observations": list(spec.observations),
         "pretrains": spec.pretrains,
+        "pretrained_as": spec.pretrained_as,
+        "finetuning_settings": list(spec.finetuning_settings),
         "looks": spec.looks,
         "image": spec.image.model_dump(mode="json"),
         "config": resolve_config(spec, "paper").model_dump(mode="json"),
@@ -207,6 +209,8 @@ def format_agent(agent: dict[str, Any]) -> str:
         f"{agent['name']}: {agent['description']}",
         f"paper: {agent['paper']}",
         f"observations: {', '.join(agent['observations'])}; pretrains: {'yes' if agent['pretrains'] else 'no'}",
+        *([f"starts from the pretrainings of: {agent['pretrained_as']}"] if agent["pretrained_as"] else []),
+        *([f"read in fine-tuning only: {', '.join(tuned)}"] if (tuned := agent["finetuning_settings"]) else []),
         *([f"sees pixel suites as: {_image_words(agent)}"] if "pixels" in agent["observations"] else []),
         f"configuration (defaults are the published settings; change with -o {agent['name']}.key=value):",
     ]

@@ -349,6 +349,9 @@ class AgentSpec:
         build: makes the pretraining agent (or, if `pretrains` is False, the one `for_finetuning` is asked of).
         image: what it wants to see of pixel suites.
         looks: False for agents that ignore observations: nothing is rendered for them.
+        pretrained_as: name of the agent whose pretraining it starts from; None for its own.
+        finetuning_settings: dotted configuration keys that no pretraining reads, so that agents and settings which
+            differ in nothing else share it. A key of a nested configuration stands for all below it.
     """
 
     name: str
@@ -361,3 +364,5 @@ class AgentSpec:
     presets: Mapping[str, Mapping[str, Any]]
     image: ImageFormat = DEFAULT_IMAGE
     looks: bool = True
+    pretrained_as: str | None = None
+    finetuning_settings: tuple[str, ...] = ()

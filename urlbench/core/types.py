@@ -308,7 +308,8 @@ class JobSpec(Spec):
         image: what the agent sees of a pixel suite; None from states, and if it does not look.
         goal_set: number of the goal set; None for suites without.
         data: fingerprint of the data set that is pretrained on; None online.
-        agent_config: the resolved configuration, as plain JSON values.
+        agent: of a pretraining, the one that is pretrained: others may start from it, too.
+        agent_config: the resolved configuration, as plain JSON values; of a pretraining, what it reads of that.
         versions: versions of the packages that are part of a result's identity.
     """
 

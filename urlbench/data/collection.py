@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from urlbench.core import exorl
-from urlbench.core.config import agent_changes, plain_values, resolve_config
+from urlbench.core.config import agent_changes, plain_values, pretraining_of, resolve_config
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import job_id
 from urlbench.core.registry import load_agent, load_attribute, load_plugin, load_suite
@@ -79,12 +79,13 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
     frames = -(-request.transitions // length) * length
     protocol = {**protocols[request.preset].model_dump(), "pretrain_frames": frames, "snapshots": (frames,)}
     changes = agent_changes((agent.name,), request.overrides, request.config_file)
+    agent, config = pretraining_of(agent, plain_values(resolve_config(agent, request.preset, changes[agent.name])))
     spec = JobSpec(
         suite=suite.full_name,
         observation=suite.observation,
         action_repeat=suite.action_repeat,
         agent=agent.name,
-        agent_config=plain_values(resolve_config(agent, request.preset, changes[agent.name])),
+        agent_config=config,
         protocol=Protocol.model_validate(protocol),
         phase="pretrain",
         domain=request.domain,

@@ -166,9 +166,14 @@ def results_of(
         loose += other_versions(everything, suite, preset)
     strays = [run for run in everything if lies_below(run.path, suite, preset) and not belongs(run, suite, preset)]
     runs = own_runs(everything, suite, preset) or [run for run in everything if belongs(run, suite, preset)]
-    keys = agent_keys(runs, selection.agents)
+    pretrainings = {
+        run.id: run
+        for run in everything
+        if run.spec.phase == "pretrain" and run.spec.suite.partition("@")[0] in (suite.name, suite.pretrained_in)
+    }
+    keys = agent_keys(runs, pretrainings, selection.agents)
     pretrains = {(key.name, key.config_hash): key.pretrains for key in keys}
-    runs = [run for run in runs if (run.spec.agent, run.config_hash) in pretrains]
+    runs = [run for run in runs if any(key.made(run) for key in keys)]
     tasks = wanted_tasks(suite, runs, selection)
     own_domains = {suite.task(task).domain for task in tasks}
     found_seeds = {run.spec.seed for run in runs if run.spec.domain in own_domains}
@@ -192,11 +197,7 @@ def results_of(
             and run.spec.seed in seeds
             and run.spec.snapshot == (snapshot if pretrains[run.spec.agent, run.config_hash] else 0)
         ],
-        pretrainings={
-            run.id: run
-            for run in everything
-            if run.spec.phase == "pretrain" and run.spec.suite.partition("@")[0] in (suite.name, suite.pretrained_in)
-        },
+        pretrainings=pretrainings,
         strays=strays,
         loose=loose,
     )

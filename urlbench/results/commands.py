@@ -53,13 +53,12 @@ class Commands:
 
     def _flags_of(self, agent: AgentKey) -> list[str]:
         """The data, the plugins and the overrides that the runs of `agent` were made with."""
-        runs = [*self._results.selected, *self._results.pretrainings.values()]
-        of_agent = [run for run in runs if (run.spec.agent, run.config_hash) == (agent.name, agent.config_hash)]
-        if not of_agent:
+        if agent.example is None:
             return []
-        folders = [Path(run.data_path) for run in of_agent if run.data_path is not None]
+        pretrainings = [run for run in self._results.pretrainings.values() if agent.made(run)]
+        folders = [Path(run.data_path) for run in pretrainings if run.data_path is not None]
         flags = ["--data", str(folders[0].parent.parent)] if folders else []
-        flags += [word for plugin in of_agent[0].plugins for word in ("--plugin", plugin)]
+        flags += [word for plugin in agent.example.plugins for word in ("--plugin", plugin)]
         if not self._overrides:
             return flags
         try:
@@ -67,7 +66,7 @@ class Commands:
         except (UserError, ImportError):
             return flags
         usual = flatten(default)
-        for key, value in flatten(of_agent[0].spec.agent_config).items():
+        for key, value in flatten(agent.example.spec.agent_config).items():
             if key not in usual or usual[key] != value:
                 flags += ["-o", f"agent.{key}={json.dumps(value)}"]
         return flags

@@ -68,7 +68,8 @@ def validate(
     selection = make_selection(agents, domains, tasks, seeds, snapshot, goal_sets)
     found = scan(Path(runs_root))
     runs = [run for run in found if isinstance(run, RunRecord)]
-    problems = [] if runs else [problem for problem in found if isinstance(problem, Problem)]
+    below = "" if suite is None else suite.partition("@")[0] + "@"
+    problems = [one for one in found if isinstance(one, Problem) and (one.path or "").startswith(below)]
     for name, chosen in _groups(runs, suite, preset):
         results = results_of(found, Path(runs_root), name, chosen, selection)
         problems += [problem for problem in find_problems(results) if problem not in problems]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from urlbench.core.config import pretraining_of
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import (
     Agent,
@@ -156,8 +157,10 @@ def build_agent(
 
 
 def _another_pretraining(job: Job, found: Job) -> str:
-    shared = ("agent", "agent_config", "domain", "observation", "seed", "versions")
-    differing = [name for name in shared if getattr(found.spec, name) != getattr(job.spec, name)]
+    maker, settings = pretraining_of(load_agent(job.spec.agent), job.spec.agent_config)
+    wanted = {name: getattr(job.spec, name) for name in ("domain", "observation", "seed", "versions")}
+    wanted = {"agent": maker.name, "agent_config": settings, **wanted}
+    differing = [name for name, value in wanted.items() if getattr(found.spec, name) != value]
     return (
         f"{job.parent_path} holds another pretraining than the one this run starts from ({found.id}, not "
         f"{job.spec.parent}; it differs in {', '.join(differing) or 'its protocol or data'}); put the right one there, "
