@@ -1,11 +1,6 @@
 """A Slurm that only remembers: sbatch, squeue, sacct, scancel, scontrol and srun as scripts, alone on PATH."""
 
-import os
 import shlex
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -164,19 +159,3 @@ def put(root: Path, job: Job, state: str, **changes: Any) -> RunDirectory:
         directory.eval_file.write_text("")
         directory.finish(status.budget)
     return directory
-
-
-@contextmanager
-def signalled(number: int, when: Callable[[], bool]) -> Iterator[None]:
-    """Send this process a signal as soon as something is so."""
-
-    def watch() -> None:
-        deadline = time.monotonic() + 60
-        while not when() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield
-    thread.join()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_fakes import DIGEST, profile, put, signalled, toy_plan
+from processes import signalled
+from slurm_fakes import DIGEST, profile, put, toy_plan
 from toy_runs import PLUGIN, count_starts
 
 from urlbench.executor import ExecutorOptions

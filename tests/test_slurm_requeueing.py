@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_fakes import signalled
+from processes import signalled
 
 from urlbench.slurm import element
 from urlbench.slurm.element import Element
