@@ -16,7 +16,7 @@ help:
 	@echo "make test    all tests; as root on Debian or Ubuntu it installs what they need from the system (GL, Chromium, LaTeX, Slurm)"
 	@echo "make check   linters, types and the fast tests"
 	@echo "make smoke   every agent on every suite it takes, smallest budgets, in smoke/ (hours; given again, it continues)"
-	@echo "make parity  compare with recordings: URLBENCH_TRACES=folder URLBENCH_GOLDEN=folder (default: tests/data)"
+	@echo "make parity  compare with recordings: URLBENCH_TRACES=folder URLBENCH_GOLDEN=folder (default: tests/recordings)"
 	@echo "make gallery published scores as reports, in docs/gallery"
 	@echo "make bench   times against plain versions, recorded in benchmarks/results (hours; QUICK=1: minutes, not recorded)"
 	@echo "make venv    only create .venv with the pinned packages"

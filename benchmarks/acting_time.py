@@ -18,11 +18,11 @@ import reporting
 from plain_acting import plain_actors
 from updates import Settings
 
-from urlbench import registry
 from urlbench.agents.dreamer.finetuning import SkilledFinetuning
-from urlbench.assembly import set_up_torch
-from urlbench.interfaces import Actor
-from urlbench.types import Phase
+from urlbench.core import registry
+from urlbench.core.interfaces import Actor
+from urlbench.core.types import Phase
+from urlbench.training.assembly import set_up_torch
 
 LEARNERS: tuple[tuple[str, Phase], ...] = (
     ("ddpg", "finetune"),

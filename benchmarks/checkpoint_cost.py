@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 from reporting import describe_machine, markdown_table
 
-from urlbench.assembly import build_agent, build_environment, set_up_torch
-from urlbench.heartbeat import Heartbeat
-from urlbench.interfaces import Environment, TimeStep
-from urlbench.plan import PlanRequest, make_plan
-from urlbench.replay import Replay
-from urlbench.run_job import run_job
-from urlbench.runner import Interrupted, Surroundings, TrainingLoop
-from urlbench.store import RunDirectory, queued_status, read_jsonl
-from urlbench.types import Job
+from urlbench.core.interfaces import Environment, TimeStep
+from urlbench.core.types import Job
+from urlbench.episodes.replay import Replay
+from urlbench.runs.heartbeat import Heartbeat
+from urlbench.runs.plan import PlanRequest, make_plan
+from urlbench.runs.store import RunDirectory, queued_status, read_jsonl
+from urlbench.training.assembly import build_agent, build_environment, set_up_torch
+from urlbench.training.job import run_job
+from urlbench.training.loop import Interrupted, Surroundings, TrainingLoop
 
 AGENTS = ("choreographer", "dreamer-lbs", "cic")
 EPISODE_STEPS = 1000
@@ -119,7 +119,7 @@ def losses(ending: signal.Signals, kills: int, rng: random.Random) -> list[dict[
     reached, speed = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         _, directory = prepared(Path(folder), "cic")
-        command = [sys.executable, "-m", "urlbench.worker", str(directory.path), "--runs", folder]
+        command = [sys.executable, "-m", "urlbench.training.worker", str(directory.path), "--runs", folder]
         command += ["--checkpoint-seconds", str(_CHECKPOINT_SECONDS)]
         for start in range(kills + 1):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

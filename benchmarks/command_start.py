@@ -21,7 +21,7 @@ COMMANDS = (("--help",), ("list", "agents"), ("list", "tasks"))
 
 def cpu_seconds(arguments: Sequence[str], *, first: str) -> float:
     """Seconds on the CPU of a process that runs `first` and then the command of urlbench."""
-    code = f"import sys; {first}; from urlbench.cli import main; sys.argv[0] = 'urlbench'; main()"
+    code = f"import sys; {first}; from urlbench.cli.app import main; sys.argv[0] = 'urlbench'; main()"
     begin = _of_children()
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)
     return _of_children() - begin

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from updates import Settings
 
-from urlbench import registry
-from urlbench.agents.draws import Draws
-from urlbench.agents.rssm import RSSM, LatentState
-from urlbench.assembly import set_up_torch
-from urlbench.types import Phase
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.rssm import RSSM, LatentState
+from urlbench.core import registry
+from urlbench.core.types import Phase
+from urlbench.training.assembly import set_up_torch
 
 LEARNERS: tuple[tuple[str, Phase], ...] = (
     ("dreamer-lbs", "pretrain"),

@@ -5,7 +5,7 @@
 The first row compares an update with its 16 products of 1024 x 1024 matrices alone, counted in `Backbone.learn`: the
 policy twice forward (1 each) and once backward (2), the critic and its target three times forward (2 each), the critic
 backward with its weights (4) and without (2). The next compare it with updates that
-* multiply by MKL, torch's default, also where oneDNN's float32 would be taken (`urlbench.precision.many_rows`);
+* multiply by MKL, torch's default, also where oneDNN's float32 would be taken (`urlbench.core.precision.many_rows`);
 * multiply in bfloat16, on CPUs that can: other numbers;
 * run both critic heads as one batched product;
 * have policy and critics compiled by inductor.
@@ -27,13 +27,13 @@ import torch
 from torch import Tensor
 from updates import Settings
 
-from urlbench import precision, registry
-from urlbench.agents import acting as acting_networks
-from urlbench.agents.acting import ddpg_policy
+from urlbench.agents.common import acting as acting_networks
+from urlbench.agents.common.acting import ddpg_policy
 from urlbench.agents.ddpg.learner import DDPGLearner
 from urlbench.agents.ddpg.networks import TwinCritic
-from urlbench.assembly import set_up_torch
-from urlbench.interfaces import Actor, Array
+from urlbench.core import precision, registry
+from urlbench.core.interfaces import Actor, Array
+from urlbench.training.assembly import set_up_torch
 
 SETTINGS = Settings(preset="paper", observation="states", updates=1, seconds=0, threads=1)
 ACTIONS = 200

@@ -17,9 +17,9 @@ import reporting
 from plain_ddpg import plain_pieces
 from updates import Settings
 
-from urlbench import registry
-from urlbench.assembly import set_up_torch
-from urlbench.types import Phase
+from urlbench.core import registry
+from urlbench.core.types import Phase
+from urlbench.training.assembly import set_up_torch
 
 AGENTS = ("ddpg", "aps", "apt", "cic", "diayn", "disagreement", "icm", "proto", "rnd", "smm")
 UPDATES = {"paper": 1, "small": 20, "smoke": 20}  # of a repetition

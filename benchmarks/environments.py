@@ -30,8 +30,10 @@ import comparing
 import numpy as np
 import reporting
 
-from urlbench.interfaces import Array, Environment
-from urlbench.suites import dmc, pixels, rendering, sawyer_reach
+from urlbench.core.interfaces import Array, Environment
+from urlbench.suites import rendering
+from urlbench.suites.dmc import environment as dmc, pixels
+from urlbench.suites.metaworld import sawyer_reach
 
 TASKS = ("walker_walk", "quadruped_walk", "jaco_reach_top_left")
 SEED = 1

@@ -17,17 +17,18 @@ from pathlib import Path
 
 from reporting import describe_machine, markdown_table
 
-from urlbench import __version__, registry
-from urlbench.checkpoint import snapshot_digest, snapshot_path
-from urlbench.config import resolve_config
-from urlbench.errors import UserError, unknown_name
-from urlbench.identity import config_hash
-from urlbench.interfaces import AgentContext, AgentSpec
-from urlbench.plan import PlanRequest, make_plan
+from urlbench import __version__
+from urlbench.core import registry
+from urlbench.core.config import resolve_config
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.identity import config_hash
+from urlbench.core.interfaces import AgentContext, AgentSpec
+from urlbench.core.types import Job, Suite
 from urlbench.reports.provenance import git_words, hardware_words
 from urlbench.results.cells import validate
-from urlbench.store import RunDirectory, read_jsonl
-from urlbench.types import Job, Suite
+from urlbench.runs.plan import PlanRequest, make_plan
+from urlbench.runs.store import RunDirectory, read_jsonl
+from urlbench.training.checkpoint import snapshot_digest, snapshot_path
 
 PRESET = "smoke"
 

@@ -16,8 +16,8 @@ from typing import get_args
 
 import numpy as np
 
-from urlbench.manifest import collect_manifest
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.runs.manifest import collect_manifest
 from urlbench.statistics.aggregates import aggregate
 from urlbench.statistics.resampling import CiMethod
 

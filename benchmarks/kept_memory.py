@@ -1,4 +1,4 @@
-"""Updates with freed memory kept (`urlbench.assembly.keep_freed_memory`) against glibc as it comes, from states.
+"""Updates with freed memory kept (`training.assembly.keep_freed_memory`) against glibc as it comes, from states.
 
     python benchmarks/kept_memory.py --output benchmarks/results/kept_memory.json
 
@@ -17,7 +17,7 @@ from unittest import mock
 import comparing
 import reporting
 
-from urlbench.types import Phase
+from urlbench.core.types import Phase
 
 LEARNERS: tuple[tuple[str, Phase], ...] = (("ddpg", "finetune"), ("dreamer", "finetune"))
 
@@ -27,7 +27,8 @@ def child(agent: str, phase: Phase, preset: str, kept: bool, updates: int) -> di
     import one_update
     from updates import Settings
 
-    from urlbench import assembly, registry
+    from urlbench.core import registry
+    from urlbench.training import assembly
 
     with mock.patch.object(assembly, "keep_freed_memory", assembly.keep_freed_memory if kept else lambda: None):
         assembly.set_up_torch("cpu", 1)

@@ -15,15 +15,15 @@ from typing import get_args
 import numpy as np
 from updates import Measurement, Settings
 
-from urlbench import registry
+from urlbench.agents.common.learner import Learner
+from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.dreamer.finetuning import SkilledFinetuning
-from urlbench.agents.learner import Learner
-from urlbench.agents.optimiser import Optimiser
-from urlbench.assembly import set_up_torch
-from urlbench.config import resolve_config
-from urlbench.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, TimeStep
-from urlbench.replay import Replay
-from urlbench.types import Phase
+from urlbench.core import registry
+from urlbench.core.config import resolve_config
+from urlbench.core.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, TimeStep
+from urlbench.core.types import Phase
+from urlbench.episodes.replay import Replay
+from urlbench.training.assembly import set_up_torch
 
 SEED = 1
 STATE_DIM, ACTION_DIM = 24, 6  # walker's

@@ -1,6 +1,6 @@
-"""Acting by calling the modules, as the agents' networks are written: what `urlbench.agents.acting` must equal.
+"""Acting by calling the modules, as the agents' networks are written: what `urlbench.agents.common.acting` must equal.
 
-It is the oracle of `tests/test_acting.py` and what `acting_time.py` measures against.
+It is the oracle of `tests/agents/test_acting.py` and what `acting_time.py` measures against.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from unittest import mock
 
 import torch
 
-from urlbench.agents import acting
+from urlbench.agents.common import acting
+from urlbench.agents.common.learner import LatentActor
 from urlbench.agents.ddpg.learner import DDPGActor
-from urlbench.agents.learner import LatentActor
-from urlbench.interfaces import Array
+from urlbench.core.interfaces import Array
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The pieces of a DDPG update from states that urlbench computes in another way than written, as they are written.
 
-They are what the fast ones must equal (`tests/test_plain_ddpg.py`) and are measured against (`ddpg_updates.py`).
+They are what the fast ones must equal (`tests/agents/ddpg/test_plain_ddpg.py`) and are measured against
+(`ddpg_updates.py`).
 """
 
 from collections.abc import Iterator
@@ -10,15 +11,15 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from urlbench import precision
-from urlbench.agents import knn_entropy
+from urlbench.agents.common import knn_entropy
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg import backbone, proto
 from urlbench.agents.ddpg.backbone import Transitions
 from urlbench.agents.ddpg.icm import Curiosity
 from urlbench.agents.ddpg.learner import Learned
 from urlbench.agents.ddpg.rnd import RandomNetworkDistillation
-from urlbench.agents.draws import Draws
-from urlbench.agents.optimiser import Optimiser
+from urlbench.core import precision
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from typing import Any
 import dm_control.mujoco  # noqa: F401
 from environments import EPISODE_STEPS, PIXEL_REPEAT, SEED, actions
 
-from urlbench.interfaces import Array
-from urlbench.suites import dmc, pixels
-from urlbench.types import DEFAULT_IMAGE
+from urlbench.core.interfaces import Array
+from urlbench.core.types import DEFAULT_IMAGE
+from urlbench.suites.dmc import environment as dmc, pixels
 
 _SIZE = DEFAULT_IMAGE.size
 

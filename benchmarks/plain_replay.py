@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from urlbench.interfaces import Array
-from urlbench.replay import aligned_empty
+from urlbench.core.interfaces import Array
+from urlbench.episodes.replay import aligned_empty
 
 Episode = dict[str, Array]
 
@@ -15,7 +15,7 @@ class PlainReplay:
     """Whole episodes in a list, every array as it was added.
 
     Args:
-        capacity_steps: as in `urlbench.replay.Replay`.
+        capacity_steps: as in `urlbench.episodes.replay.Replay`.
     """
 
     def __init__(self, capacity_steps: int) -> None:
@@ -29,7 +29,7 @@ class PlainReplay:
             self.kept.pop(0)
 
     def sample(self, rng: np.random.Generator, batch_size: int, batch_length: int) -> Episode:
-        """A batch as `urlbench.replay.Replay.sample` gives it, with the same draws."""
+        """A batch as `urlbench.episodes.replay.Replay.sample` gives it, with the same draws."""
         episodes = [episode for episode in self.kept if len(episode["reward"]) >= batch_length]
         return windows(rng, [len(one["reward"]) for one in episodes], episodes.__getitem__, batch_size, batch_length)
 

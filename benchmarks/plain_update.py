@@ -3,7 +3,7 @@
 Together they are the structure of the published update, written anew from its description: the actor's loss computes
 the policy of all imagined states a second time, objects of torch.distributions check and normalise their parameters,
 each step of the filter has the embedding's projection and the prior in it, and all distances are there at once. They
-are what the fast pieces must equal (`tests/test_plain_update.py`) and are measured against (`update_speed.py`).
+are what the fast pieces must equal (`tests/agents/test_plain_update.py`) and are measured against (`update_speed.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,16 +16,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, OneHotCategorical, kl_divergence
 
-from urlbench import precision
-from urlbench.agents import actor_critic, knn_entropy, lbs, world_model
-from urlbench.agents.actor_critic import ActorCritic, Trajectory, actor_loss, imagine, lambda_return, with_entropy
-from urlbench.agents.distributions import ACTION_LIMIT, ClampedNormal, onehot
-from urlbench.agents.draws import Draws
-from urlbench.agents.meta_controller import MetaController, meta_actor_loss
-from urlbench.agents.networks import MLP, ConvDecoder
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.rssm import RSSM, LatentState, NormedGRUCell
-from urlbench.agents.world_model import WorldModel
+from urlbench.agents.choreographer.meta_controller import MetaController, meta_actor_loss
+from urlbench.agents.common import actor_critic, knn_entropy, lbs, world_model
+from urlbench.agents.common.actor_critic import (
+    ActorCritic,
+    Trajectory,
+    actor_loss,
+    imagine,
+    lambda_return,
+    with_entropy,
+)
+from urlbench.agents.common.distributions import ACTION_LIMIT, ClampedNormal, onehot
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.networks import MLP, ConvDecoder
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.rssm import RSSM, LatentState, NormedGRUCell
+from urlbench.agents.common.world_model import WorldModel
+from urlbench.core import precision
 
 
 @torch.no_grad()

@@ -23,13 +23,13 @@ import reporting
 import torch
 from updates import Settings
 
-from urlbench import registry
-from urlbench.agents.learner import Learner
-from urlbench.agents.optimiser import Optimiser
-from urlbench.assembly import set_up_torch
-from urlbench.interfaces import Agent, Array, Precision
-from urlbench.precision import check_effect, products_in
-from urlbench.types import Phase
+from urlbench.agents.common.learner import Learner
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.core import registry
+from urlbench.core.interfaces import Agent, Array, Precision
+from urlbench.core.precision import check_effect, products_in
+from urlbench.core.types import Phase
+from urlbench.training.assembly import set_up_torch
 
 # Agent, preset, updates; the first update warms up and is not timed.
 MEASURED = (

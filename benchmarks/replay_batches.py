@@ -21,9 +21,9 @@ import numpy as np
 from plain_replay import FileReplay, PlainReplay
 from reporting import describe_machine, markdown_table, spread
 
-from urlbench import replay_storage
-from urlbench.interfaces import Array, TimeStep
-from urlbench.replay import Replay
+from urlbench.core.interfaces import Array, TimeStep
+from urlbench.episodes import storage as replay_storage
+from urlbench.episodes.replay import Replay
 
 _ACTION_DIM = 6
 _SECONDS_A_ROUND = 0.1

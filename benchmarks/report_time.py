@@ -15,10 +15,10 @@ import comparing
 import numpy as np
 from reporting import describe_machine
 
-from urlbench.identity import config_hash, job_id
-from urlbench.store import RunStore
-from urlbench.suites.urlb_states import SUITE
-from urlbench.types import Job, JobSpec
+from urlbench.core.identity import config_hash, job_id
+from urlbench.core.types import Job, JobSpec
+from urlbench.runs.store import RunStore
+from urlbench.suites.dmc.urlb_states import SUITE
 
 AGENTS = ("choreographer", "random", "ddpg", "icm", "disagreement", "rnd", "apt", "proto", "smm", "diayn", "aps", "cic")
 SEEDS = 10

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from urlbench.manifest import collect_manifest
+from urlbench.runs.manifest import collect_manifest
 
 
 def describe_machine(threads: int) -> dict[str, Any]:

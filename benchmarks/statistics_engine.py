@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from urlbench.manifest import collect_manifest
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.runs.manifest import collect_manifest
 from urlbench.statistics.aggregates import AGGREGATES, aggregate, domain_scores, task_scores
 from urlbench.statistics.efficiency import efficiency_curve
 from urlbench.statistics.improvement import probabilities_of_improvement, probability_of_improvement

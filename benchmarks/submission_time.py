@@ -1,6 +1,6 @@
 """Measures how long it takes until 240 submitted jobs run, on a Slurm of its own on this machine.
 
-Usage: PYTHONPATH=tests python benchmarks/submission_time.py [--jobs 240] [--output FILE.json]
+Usage: PYTHONPATH=tests/support python benchmarks/submission_time.py [--jobs 240] [--output FILE.json]
 
 The cluster pretends to have a core for each job, and the jobs only sleep (a set-up line of the profile), so what is
 measured is the submission by `urlbench run` and Slurm's own work. The plain version is one sbatch for each job.

@@ -24,16 +24,16 @@ from reporting import describe_machine, markdown_table
 from torch.utils.flop_counter import FlopCounterMode
 from updates import Settings
 
-from urlbench import registry
-from urlbench.agents import actor_critic, knn_entropy
-from urlbench.agents.draws import Draws
-from urlbench.agents.learner import Learner
-from urlbench.agents.networks import ConvDecoder, ConvEncoder
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.rssm import RSSM
-from urlbench.agents.world_model import WorldModel
-from urlbench.assembly import set_up_torch
-from urlbench.types import ObservationKind, Phase
+from urlbench.agents.common import actor_critic, knn_entropy
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.learner import Learner
+from urlbench.agents.common.networks import ConvDecoder, ConvEncoder
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.rssm import RSSM
+from urlbench.agents.common.world_model import WorldModel
+from urlbench.core import registry
+from urlbench.core.types import ObservationKind, Phase
+from urlbench.training.assembly import set_up_torch
 
 UPDATES = {"smoke": 20, "small": 20, "paper": 2}
 

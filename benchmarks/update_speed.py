@@ -22,7 +22,7 @@ from unittest import mock
 import comparing
 import reporting
 
-from urlbench.types import ObservationKind, Phase
+from urlbench.core.types import ObservationKind, Phase
 
 
 class Case(NamedTuple):
@@ -63,7 +63,8 @@ def child(case: Case, kind: str) -> dict[str, float]:
     from plain_update import plain_pieces
     from updates import Settings
 
-    from urlbench import assembly, registry
+    from urlbench.core import registry
+    from urlbench.training import assembly
 
     baseline = one_update.peak_memory()
     with mock.patch.object(assembly, "keep_freed_memory") if kind == "plain" else nullcontext():

@@ -22,9 +22,9 @@ from typing import Any
 # No torch here: a process starts with the peak memory of the one that has started it.
 import reporting
 
-from urlbench import registry
-from urlbench.errors import unknown_name
-from urlbench.types import ObservationKind, Phase, Spec
+from urlbench.core import registry
+from urlbench.core.errors import unknown_name
+from urlbench.core.types import ObservationKind, Phase, Spec
 
 PHASES: tuple[Phase, ...] = ("pretrain", "finetune")
 COLUMNS = (

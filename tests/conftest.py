@@ -10,7 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from command_line import Command, Outcome
 from slurm_cluster import SlurmCluster, obstacle
+
+from urlbench.cli import app
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,3 +53,18 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def urlbench(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as end:
+            app.main(arguments)
+        captured = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return Outcome(end.value.code, captured.out, captured.err)
+
+    return run

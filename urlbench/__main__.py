@@ -1,5 +1,5 @@
 """`python -m urlbench` is the command `urlbench`."""
 
-from urlbench.cli import main
+from urlbench.cli.app import main
 
 main()

@@ -5,9 +5,9 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
-from urlbench.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, Schedule
-from urlbench.seeding import generator_state, set_generator_state, stream
-from urlbench.types import Spec
+from urlbench.core.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, Schedule
+from urlbench.core.seeding import generator_state, set_generator_state, stream
+from urlbench.core.types import Spec
 
 
 class RandomConfig(Spec):

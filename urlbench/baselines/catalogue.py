@@ -12,10 +12,10 @@ from functools import cache
 import numpy as np
 
 from urlbench.baselines.published_data import PublishedAggregate, PublishedScore, Source, published
-from urlbench.errors import UserError, unknown_name
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Suite
 from urlbench.results.selection import registered_suite
 from urlbench.results.summary_scores import SummaryScores
-from urlbench.types import Suite
 
 PREFIX = "baseline:"
 PRESET = "paper"

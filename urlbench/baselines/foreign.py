@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from urlbench.baselines.frozen import Frozen, FrozenAgent, FrozenRun
 from urlbench.baselines.library import check_name
-from urlbench.errors import UserError, unknown_name
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Protocol, Suite
 from urlbench.results.selection import Cell, registered_suite
-from urlbench.types import Protocol, Suite
 
 _SHOWN = 20
-_REQUIRED = {"finetune": ("agent", "task", "seed", "frames", "return"), "evaluate": ("agent", "task", "seed", "found")}
+_REQUIRED = {"finetune": ("agent", "task", "seed", "frames", "return"), "search": ("agent", "task", "seed", "found")}
 # A suite's own snapshot is the last one, and its own goal set the one with the number of the seed.
 _OPTIONAL = ("snapshot", "goal_set", "suite", "preset")
 
@@ -177,13 +177,13 @@ class _Reader:
             kept = ", ".join(map(str, self._protocol.snapshots))
             wrong("snapshot", f"is no snapshot of preset {self._preset} ({kept}; 0 for no pretraining)")
         frames, field = 0, "found"
-        if self._protocol.zero_shot is None:
+        if self._protocol.search is None:
             frames, field = whole("frames", 0), "return"
             every, last = self._protocol.eval_every_frames, self._protocol.finetune_frames
             if frames != -1 and (frames % every or not 0 < frames <= last):
                 wrong("frames", f"is no evaluation of preset {self._preset} (every {every} frames, the last at {last})")
         value = _number(texts[field])
-        goals = None if self._protocol.zero_shot is None else self._protocol.zero_shot.goals
+        goals = None if self._protocol.search is None else self._protocol.search.goals
         if value is None:
             wrong(field, "is no number")
         elif not math.isfinite(value):
@@ -226,7 +226,7 @@ def _grid_problems(values: Sequence[_Value], suite: Suite, preset: str) -> Itera
         for cell in ((agent, task, *place) for task in tasks for place in places):
             if cell not in frames:
                 yield f"{_words(cell)}: there is no row"
-            elif protocol.zero_shot is None and protocol.finetune_frames not in frames[cell]:
+            elif protocol.search is None and protocol.finetune_frames not in frames[cell]:
                 yield f"{_words(cell)}: the score at frame {protocol.finetune_frames} is missing"
             elif every - frames[cell]:
                 yield f"{_words(cell)}: frame {min(every - frames[cell])}, which other cells have, is missing"
@@ -267,8 +267,8 @@ def _frozen(name: str, suite: Suite, preset: str, values: Sequence[_Value], orig
 def _run(values: Sequence[_Value], protocol: Protocol) -> FrozenRun:
     """The run that the rows of one cell describe, ascending in frames."""
     _, task, seed, goal_set = values[0].cell
-    if protocol.zero_shot is not None:
-        goals = protocol.zero_shot.goals
+    if protocol.search is not None:
+        goals = protocol.search.goals
         return FrozenRun(task=task, seed=seed, goal_set=goal_set, goals_found=int(values[0].value), goals=goals)
     frames, returns = tuple(value.frames for value in values), tuple(value.value for value in values)
     return FrozenRun(task=task, seed=seed, goal_set=goal_set, frames=frames, returns=returns)

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError
 
-from urlbench.errors import UserError
-from urlbench.identity import canonical_json
+from urlbench.core.errors import UserError
+from urlbench.core.identity import canonical_json
+from urlbench.core.types import Normaliser, Protocol, Spec
 from urlbench.results.cells import Results
-from urlbench.results.found_scores import fraction_found
 from urlbench.results.run_records import RunRecord
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.results.search_scores import fraction_found
 from urlbench.results.validation import Commands
-from urlbench.types import Normaliser, Protocol, Spec
 
 
 class FrozenRun(Spec):
@@ -291,7 +291,7 @@ def _faults(frozen: Frozen) -> list[str]:
             faults.append(f"{agent.label} lacks cells of tasks x seeds")
         for run in agent.runs:
             whole = run.goals is not None and run.goals_found is not None and 0 <= run.goals_found <= run.goals
-            if frozen.protocol.zero_shot is None:
+            if frozen.protocol.search is None:
                 whole = len(run.returns) == len(run.frames) > 0 and run.frames[-1] == frozen.protocol.finetune_frames
             if not whole or run.task not in frozen.domains:
                 faults.append(f"{agent.label} on {run.task}, seed {run.seed}, has no final score")

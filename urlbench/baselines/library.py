@@ -5,8 +5,8 @@ from pathlib import Path
 
 from urlbench.baselines.catalogue import PREFIX, find_published, fits, source_names, summary_scores
 from urlbench.baselines.frozen import Frozen, FrozenAgent, from_bytes, to_bytes
-from urlbench.durable import write_atomic
-from urlbench.errors import UserError, unknown_name
+from urlbench.core.durable import write_atomic
+from urlbench.core.errors import UserError, unknown_name
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.selection import registered_suite
 from urlbench.results.summary_scores import SummaryScores

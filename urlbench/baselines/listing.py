@@ -19,7 +19,7 @@ from urlbench.baselines.catalogue import (
 from urlbench.baselines.frozen import Frozen, FrozenAgent
 from urlbench.baselines.library import find_frozen, stored_names
 from urlbench.baselines.published_data import PublishedScore
-from urlbench.errors import UserError
+from urlbench.core.errors import UserError
 from urlbench.results.selection import registered_suite
 from urlbench.statistics.estimates import task_mean
 

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import Field, field_validator
 
-from urlbench.errors import UserError
-from urlbench.types import Spec
+from urlbench.core.errors import UserError
+from urlbench.core.types import Spec
 
 Row = TypeVar("Row", bound=Spec)
 SpreadType = Literal["stderr", "std", "none"]

@@ -18,10 +18,10 @@ from urlbench.baselines.catalogue import (
 )
 from urlbench.baselines.library import find_frozen
 from urlbench.baselines.published_data import HASHES, changed_files, published
-from urlbench.errors import UserError
+from urlbench.core.errors import UserError
+from urlbench.core.types import Spec
 from urlbench.results.selection import registered_suite
 from urlbench.results.summary_scores import SummaryScores
-from urlbench.types import Spec
 
 COUNTS = {"scores": 740, "aggregates": 270, "normalisation": 27, "derived": 34, "sources": 17}
 # Half a unit of the last digit of derived_means.csv, and a little for binary fractions.

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from urlbench.interfaces import Array
-from urlbench.types import Spec
+from urlbench.core.interfaces import Array
+from urlbench.core.types import Spec
 
 _SHOWN_PROBLEMS = 5
 

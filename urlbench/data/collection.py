@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from urlbench import exorl
-from urlbench.config import agent_changes, plain_values, resolve_config
-from urlbench.datasets import (
+from urlbench.core import exorl
+from urlbench.core.config import agent_changes, plain_values, resolve_config
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.identity import job_id
+from urlbench.core.registry import load_agent, load_attribute, load_plugin, load_suite
+from urlbench.core.types import Job, JobSpec, Protocol, Spec
+from urlbench.episodes.datasets import (
     BUFFER_NAME,
     INDEX_NAME,
     Dataset,
@@ -21,13 +25,9 @@ from urlbench.datasets import (
     episode_files,
     write_index,
 )
-from urlbench.episode_format import array_formats, format_of, read_arrays
-from urlbench.errors import UserError, unknown_name
-from urlbench.identity import job_id
-from urlbench.plan import MAX_SEED, package_versions
-from urlbench.registry import load_agent, load_attribute, load_plugin, load_suite
-from urlbench.store import RunDirectory
-from urlbench.types import Job, JobSpec, Protocol, Spec
+from urlbench.episodes.format import array_formats, format_of, read_arrays
+from urlbench.runs.plan import MAX_SEED, package_versions
+from urlbench.runs.store import RunDirectory
 
 RUN_NAME = "run"
 _BUDGETS_OF = "urlb-states"
@@ -138,7 +138,7 @@ def collect(
     Raises:
         UserError: if the request does not fit, or if the run fails.
     """
-    from urlbench.run_job import run_job  # only here: it imports torch
+    from urlbench.training.job import run_job  # only here: it imports torch
 
     job, directory = prepare_collection(request, root)
     folder = directory.path.parent
@@ -174,7 +174,7 @@ def _index(job: Job, collection: str, folder: Path) -> Dataset:
         "preset": spec.protocol.preset,
         "agent_config": spec.agent_config,
     }
-    variant = load_attribute("urlbench.suites.urlb_offline:JACO_VARIANT") if spec.domain == "jaco" else None
+    variant = load_attribute("urlbench.suites.dmc.urlb_offline:JACO_VARIANT") if spec.domain == "jaco" else None
     index = DatasetIndex(
         domain=spec.domain,
         collection=collection,

@@ -19,13 +19,21 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from urlbench import exorl
+from urlbench.core import exorl
+from urlbench.core.durable import explained, write_atomic
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Spec
 from urlbench.data.importing import import_folder
-from urlbench.datasets import BUFFER_NAME, INDEX_NAME, Dataset, Origin, dataset_folder, episode_files, is_episode_name
-from urlbench.durable import explained, write_atomic
-from urlbench.episode_format import format_of
-from urlbench.errors import UserError, unknown_name
-from urlbench.types import Spec
+from urlbench.episodes.datasets import (
+    BUFFER_NAME,
+    INDEX_NAME,
+    Dataset,
+    Origin,
+    dataset_folder,
+    episode_files,
+    is_episode_name,
+)
+from urlbench.episodes.format import format_of
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 60.0

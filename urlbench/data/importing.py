@@ -5,8 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from urlbench import exorl
-from urlbench.datasets import (
+from urlbench.core import exorl
+from urlbench.core.durable import explained
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.registry import load_suite
+from urlbench.episodes.datasets import (
     BUFFER_NAME,
     INDEX_NAME,
     Dataset,
@@ -18,10 +21,7 @@ from urlbench.datasets import (
     length_of,
     write_index,
 )
-from urlbench.durable import explained
-from urlbench.episode_format import array_formats, format_of, format_problems, read_arrays
-from urlbench.errors import UserError, unknown_name
-from urlbench.registry import load_suite
+from urlbench.episodes.format import array_formats, format_of, format_problems, read_arrays
 
 
 def import_folder(

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from urlbench.core.durable import explained, remove_temporaries, write_atomic
+from urlbench.core.errors import UserError
 from urlbench.data.importing import check_task
 from urlbench.data.physics_replay import offline_environment, static_rewards
-from urlbench.datasets import (
+from urlbench.episodes.datasets import (
     BUFFER_NAME,
     INDEX_NAME,
     Dataset,
@@ -24,9 +26,7 @@ from urlbench.datasets import (
     find_dataset,
     write_index,
 )
-from urlbench.durable import explained, remove_temporaries, write_atomic
-from urlbench.episode_format import read_arrays
-from urlbench.errors import UserError
+from urlbench.episodes.format import read_arrays
 
 
 def relabel(

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from urlbench.core.errors import UserError
 from urlbench.data.checks import DataCheck, Largest, problem_check
 from urlbench.data.physics_replay import replay_checks
-from urlbench.datasets import Dataset, EpisodeFile, episode_files
-from urlbench.episode_format import (
+from urlbench.episodes.datasets import Dataset, EpisodeFile, episode_files
+from urlbench.episodes.format import (
     array_formats,
     convention_problems,
     format_of,
@@ -16,7 +17,6 @@ from urlbench.episode_format import (
     read_arrays,
     state_entries,
 )
-from urlbench.errors import UserError
 
 ENTRY_TOLERANCE = 1e-5
 """Of observations that are numbers of the physics, relative to values above 1: float32 of the same float64."""

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-from urlbench.durable import write_atomic
-from urlbench.errors import UserError, unknown_name
+from urlbench.core.durable import write_atomic
+from urlbench.core.errors import UserError, unknown_name
 from urlbench.exports.series import series_of
 from urlbench.exports.table import long_csv
 from urlbench.results.cells import Results

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from urlbench.durable import read_jsonl
-from urlbench.errors import UserError
-from urlbench.identity import canonical_json
+from urlbench.core.durable import read_jsonl
+from urlbench.core.errors import UserError
+from urlbench.core.identity import canonical_json
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
-from urlbench.store import RunDirectory
+from urlbench.runs.store import RunDirectory
 
 _STEPS = ("frame", "updates")
 

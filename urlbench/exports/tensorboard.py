@@ -11,7 +11,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from urlbench.durable import write_atomic
+from urlbench.core.durable import write_atomic
 from urlbench.exports.series import Series
 
 # TensorBoard finds its files by this word; what usually follows it is the time and the machine.

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from urlbench.plan import format_frames
+from urlbench.core.types import Protocol
 from urlbench.reports.sides import Side
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.summary_scores import SummaryScores
-from urlbench.types import Protocol
+from urlbench.runs.plan import format_frames
 
 FEW_SEEDS, SOME_SEEDS = 5, 10
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from urlbench.errors import UserError
+from urlbench.core.errors import UserError
 from urlbench.reports.cautions import Caution, cautions
 from urlbench.reports.scores import Scores, estimates, task_means
 from urlbench.reports.sides import Side

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from urlbench.baselines.library import FOLDER
-from urlbench.errors import UserError
+from urlbench.core.errors import UserError
+from urlbench.core.types import Suite
 from urlbench.reports.comparison import Comparison, compare
 from urlbench.reports.provenance import report_command
 from urlbench.reports.sides import Side, sides_of
 from urlbench.results.selection import EVERYTHING, Selection, registered_suite
 from urlbench.statistics.estimates import REPS
 from urlbench.statistics.resampling import CiMethod
-from urlbench.types import Suite
 
 
 def compare_all(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import urlbench
-from urlbench.errors import UserError, unknown_name
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Suite
 from urlbench.reports.comparison import Comparison, ScoreRow, verdict
 from urlbench.reports.document import Report, write_report
 from urlbench.reports.frame import Frame
@@ -18,7 +19,6 @@ from urlbench.reports.sides import Side
 from urlbench.reports.tables import Table, Value, format_estimate, format_mean
 from urlbench.results.summary_scores import SummaryScores
 from urlbench.statistics.differences import Difference, Power
-from urlbench.types import Suite
 
 FORMATS = ("md", "latex", "csv", "json")
 ONE_IN_TWENTY = (
@@ -239,7 +239,7 @@ def more_seeds(power: Power) -> str:
 
 def decimals_of(comparison: Comparison) -> int:
     """Decimals of means: few for returns, more for fractions of goals found."""
-    return 3 if comparison.new.protocol.zero_shot is not None else 1
+    return 3 if comparison.new.protocol.search is not None else 1
 
 
 def as_json(comparisons: Sequence[Comparison], suite: Suite, command: str) -> dict[str, Any]:

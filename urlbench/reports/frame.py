@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from urlbench.core.types import Suite
 from urlbench.results.cells import Results
 from urlbench.results.validation import elsewhere_words, number_words, seeds_flag
-from urlbench.types import Suite
 
 
 @dataclass(frozen=True)

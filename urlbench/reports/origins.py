@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from urlbench.core.types import Suite
 from urlbench.reports.report_baselines import Baseline
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.validation import Commands
-from urlbench.types import Suite
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import urlbench
-from urlbench.plan import format_frames
+from urlbench.core.types import Suite
 from urlbench.reports.report_baselines import Baseline, baseline_lines
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
 from urlbench.results.selection import Selection
 from urlbench.results.validation import Commands, number_words, seeds_flag
-from urlbench.types import Suite
+from urlbench.runs.plan import format_frames
 
 _REPORT_PACKAGES = ("numpy", "scipy", "matplotlib")
 
@@ -133,8 +133,8 @@ def _measure(results: Results) -> list[tuple[str, list[str]]]:
     """What the numbers are: normalised returns, or goals found; and what was pretrained on."""
     suite, protocol = results.suite, results.suite.protocols[results.preset]
     entries = _normaliser(suite)
-    if protocol.zero_shot is not None:
-        entries.append(("Search", [protocol.zero_shot.words(protocol.eval_episodes)]))
+    if protocol.search is not None:
+        entries.append(("Search", [protocol.search.words(protocol.eval_episodes)]))
     if suite.goal_sets is not None:
         which = "the one with the number of the seed" if results.goal_sets is None else number_words(results.goal_sets)
         ceilings = ", ".join(f"set {number}: {count}" for number, count in sorted(suite.goal_sets.reachable.items()))

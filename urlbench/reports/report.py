@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from urlbench.errors import UserError, unknown_name
-from urlbench.plan import parse_snapshots
-from urlbench.reports import figures, found_report, returns_report
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Suite
+from urlbench.reports import figures, returns_report, search_report
 from urlbench.reports.document import FORMATS, Report, write_report
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import baseline_origins, origins_of
@@ -18,8 +18,8 @@ from urlbench.reports.scores import on_tasks
 from urlbench.reports.sides import split_baselines
 from urlbench.results.cells import Results, collect, collect_snapshots
 from urlbench.results.selection import Selection, make_selection, protocol_of, registered_suite
+from urlbench.runs.plan import parse_snapshots
 from urlbench.statistics.resampling import CiMethod
-from urlbench.types import Suite
 
 DEFAULT_CI: CiMethod = "stratified"
 DEFAULT_REPS = 50_000
@@ -132,7 +132,7 @@ class _Request:
 
 def _of_runs(request: _Request, words: Sequence[str]) -> Report:
     results, snapshots = _results(request)
-    if results.suite.measured_phase == "evaluate":
+    if results.suite.measured_phase == "search":
         if request.ci is not None or request.reps is not None:
             raise UserError(
                 f"suite {results.suite.name!r} counts goals found, whose intervals are Wilson's and not bootstrapped; "
@@ -140,7 +140,7 @@ def _of_runs(request: _Request, words: Sequence[str]) -> Report:
             )
         _refuse_baselines(results.suite, words)
         command = request.command(bootstrapped=False)
-        return found_report.assemble(results, command, allow_partial=request.allow_partial)
+        return search_report.assemble(results, command, allow_partial=request.allow_partial)
     baselines = [
         replace(baseline, scores=on_tasks(baseline.scores, results.suite, results.tasks))
         for baseline in load_baselines(words, results.suite, request.preset, results.snapshot)
@@ -159,7 +159,7 @@ def _results(request: _Request) -> tuple[Results, dict[int, Results]]:
     if request.snapshots is None:
         return collect(*place), {}
     suite = registered_suite(request.suite)
-    if suite.measured_phase == "evaluate":
+    if suite.measured_phase == "search":
         raise UserError(
             f"--snapshots is for suites that fine-tune; report {suite.name!r} for each snapshot alone, with --snapshot."
         )
@@ -174,7 +174,7 @@ def _results(request: _Request) -> tuple[Results, dict[int, Results]]:
 
 def _of_baselines(request: _Request, words: Sequence[str]) -> Report:
     suite, selection = registered_suite(request.suite), request.selection
-    if suite.measured_phase == "evaluate":
+    if suite.measured_phase == "search":
         _refuse_baselines(suite, words)
     if selection.seeds or selection.snapshot or selection.goal_sets or request.snapshots:
         raise UserError(

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from urlbench.errors import UserError
-from urlbench.plan import format_frames
+from urlbench.core.errors import UserError
+from urlbench.core.types import Suite
 from urlbench.reports.scores import Scores
 from urlbench.reports.sides import Side, sides_of
 from urlbench.results.cells import Results
 from urlbench.results.selection import Selection, wanted_tasks
-from urlbench.types import Suite
+from urlbench.runs.plan import format_frames
 
 
 @dataclass(frozen=True)

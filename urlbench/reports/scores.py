@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from urlbench.core.types import Suite
 from urlbench.results.score_matrix import Floats, ScoreMatrix
 from urlbench.results.summary_scores import SummaryScores
 from urlbench.statistics.aggregates import AGGREGATES, aggregate
 from urlbench.statistics.estimates import Estimate, TaskMean, task_mean
 from urlbench.statistics.resampling import CiMethod
 from urlbench.statistics.simulation import simulated
-from urlbench.types import Suite
 
 Scores = ScoreMatrix | SummaryScores
 

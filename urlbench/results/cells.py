@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from urlbench.errors import IncompleteError, UserError
+from urlbench.core.errors import IncompleteError, UserError
+from urlbench.core.types import Suite
 from urlbench.results.long_table import ResultRow, rows_of
 from urlbench.results.problems import Problem
 from urlbench.results.run_records import RunRecord, read_run
@@ -33,8 +34,7 @@ from urlbench.results.selection import (
     wanted_tasks,
 )
 from urlbench.results.validation import find_problems, incomplete_message
-from urlbench.store import RunStore
-from urlbench.types import Suite
+from urlbench.runs.store import RunStore
 
 
 class Results:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from urlbench.core.types import Spec, Suite
 from urlbench.results.run_records import RunRecord
-from urlbench.types import Spec, Suite
 
 
 class ResultRow(Spec):

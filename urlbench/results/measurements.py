@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from urlbench.core.types import JobSpec, Search
 from urlbench.results.problems import Fault
-from urlbench.types import JobSpec, ZeroShot
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ def read_evaluations(content: bytes, name: str, spec: JobSpec, digest: object) -
 
 
 def read_searches(content: bytes, name: str, spec: JobSpec, digest: object) -> tuple[list[GoalSearch], list[Fault]]:
-    """The searches of a finished zero-shot evaluation, goal by goal; none if there is a fault.
+    """The searches of a finished search run, goal by goal; none if there is a fault.
 
     Args:
         content: of eval.jsonl.
@@ -104,8 +104,8 @@ def read_searches(content: bytes, name: str, spec: JobSpec, digest: object) -> t
         spec: of the run.
         digest: SHA-256 that DONE gives for the file.
     """
-    rules = spec.protocol.zero_shot
-    assert rules is not None, "searches are made by zero-shot protocols"
+    rules = spec.protocol.search
+    assert rules is not None, "searches are made by protocols that search"
     lines, faults = _parsed(content, name, _parse_block, "a block of episodes")
     for number, block in lines:
         faults.extend(_block_faults(f"{name} line {number} (goal {block.goal})", block, spec.task, rules))
@@ -173,7 +173,7 @@ def _frame_faults(name: str, spec: JobSpec, frames: list[int]) -> Iterator[Fault
         yield "frames", f"{name} lacks the evaluations at frames {', '.join(map(str, absent))}"
 
 
-def _block_faults(line: str, block: _Block, task: str, rules: ZeroShot) -> Iterator[Fault]:
+def _block_faults(line: str, block: _Block, task: str, rules: Search) -> Iterator[Fault]:
     """What is wrong with a block in itself; `found` is worked out again from what was recorded."""
     if block.task != task:
         yield "episodes", f"{line} is of task {block.task}, not {task}"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from urlbench.types import Spec
+from urlbench.core.types import Spec
 
 ProblemKind = Literal[
     "missing",

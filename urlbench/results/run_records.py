@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from urlbench.identity import canonical_json, config_hash
-from urlbench.plan import run_path
+from urlbench.core.identity import canonical_json, config_hash
+from urlbench.core.types import JobSpec
 from urlbench.results.measurements import Evaluation, GoalSearch, read_evaluations, read_searches
 from urlbench.results.problems import Fault, Problem
-from urlbench.store import RunDirectory, Status
-from urlbench.types import JobSpec
+from urlbench.runs.plan import run_path
+from urlbench.runs.store import RunDirectory, Status
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _read_measurement(
     except OSError as error:
         faults.append(("unreadable", f"{name} cannot be read ({type(error).__name__})"))
         return evaluations, searches
-    if spec.protocol.zero_shot is None:
+    if spec.protocol.search is None:
         evaluations, found = read_evaluations(content, name, spec, done.get("sha256"))
     else:
         searches, found = read_searches(content, name, spec, done.get("sha256"))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from urlbench.errors import UserError, unknown_name
-from urlbench.registry import load_suite
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.registry import load_suite
+from urlbench.core.types import Protocol, Spec, Suite
 from urlbench.results.problems import Problem
 from urlbench.results.run_records import RunRecord
-from urlbench.types import Protocol, Spec, Suite
 
 
 class Selection(Spec):

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urlbench.config import flatten, resolve_config
-from urlbench.errors import UserError
-from urlbench.plan import format_frames
-from urlbench.registry import load_agent
+from urlbench.core.config import flatten, resolve_config
+from urlbench.core.errors import UserError
+from urlbench.core.registry import load_agent
+from urlbench.core.types import JobSpec
 from urlbench.results.problems import Problem, ProblemKind
 from urlbench.results.run_records import RunRecord
 from urlbench.results.selection import AgentKey, Cell
-from urlbench.types import JobSpec
+from urlbench.runs.plan import format_frames
 
 if TYPE_CHECKING:
     from urlbench.results.cells import Results

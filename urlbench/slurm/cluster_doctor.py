@@ -16,15 +16,15 @@ from pathlib import Path
 
 from submitit import SlurmExecutor
 
-from urlbench.check import Check
-from urlbench.durable import explained, write_atomic
-from urlbench.errors import UserError, unknown_name
+from urlbench.core.durable import explained, write_atomic
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.local.check import Check
 from urlbench.slurm.cluster_probe import FOUND, LOCK, RESTARTED, TOKEN, TOLD, Probe, installed
 from urlbench.slurm.code_snapshot import take_snapshot
 from urlbench.slurm.profile import PHASES, Profile
 from urlbench.slurm.queue import call
 from urlbench.slurm.records import ArrayRecord, Records
-from urlbench.slurm.run_command import check_path
+from urlbench.slurm.run import check_path
 from urlbench.slurm.submission import REFUSALS, parameters, refusal
 
 _COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")

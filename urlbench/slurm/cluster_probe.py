@@ -21,10 +21,10 @@ from typing import Any
 from submitit.helpers import DelayedSubmission
 
 from urlbench import __version__
-from urlbench.check import Check, made
-from urlbench.durable import write_atomic
-from urlbench.executor import usable_cores, visible_gpus
-from urlbench.manifest import code_snapshot
+from urlbench.core.durable import write_atomic
+from urlbench.core.machine import usable_cores, visible_gpus
+from urlbench.local.check import Check, made
+from urlbench.runs.manifest import code_snapshot
 from urlbench.slurm.profile import Profile
 
 # Files of the probe's folder, in the order in which they appear.

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import urlbench
-from urlbench.durable import explained
-from urlbench.errors import UserError
-from urlbench.manifest import SNAPSHOT_FILE, git_state
+from urlbench.core.durable import explained
+from urlbench.core.errors import UserError
+from urlbench.runs.manifest import SNAPSHOT_FILE, git_state
 
 _REMEDY = "run the same command again"
 

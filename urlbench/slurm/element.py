@@ -20,14 +20,15 @@ from pathlib import Path
 
 from submitit.helpers import DelayedSubmission
 
-from urlbench.errors import UserError
-from urlbench.executor import Device, Executor, ExecutorOptions, JobView, visible_gpus, wait_for_orphans
-from urlbench.manifest import code_snapshot
+from urlbench.core.errors import UserError
+from urlbench.core.machine import visible_gpus
+from urlbench.core.types import Job, Phase, Plan
+from urlbench.local.executor import Device, Executor, ExecutorOptions, JobView, wait_for_orphans
+from urlbench.runs.manifest import code_snapshot
+from urlbench.runs.store import RunDirectory, read_jsonl
 from urlbench.slurm.profile import Profile
 from urlbench.slurm.records import ArrayRecord, Records
-from urlbench.store import RunDirectory, read_jsonl
-from urlbench.types import Job, Phase, Plan
-from urlbench.worker import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+from urlbench.training.worker import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 
 # Told to stop by Slurm itself, an element waits to be ended; what it would say itself counts as a failure.
 _UNTIL_SLURM_ENDS_US = 600.0

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from urlbench.types import Job, Phase
+from urlbench.core.types import Job, Phase
 
 Pack = tuple[Job, ...]
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from urlbench.config import read_yaml
-from urlbench.errors import UserError, unknown_name
-from urlbench.types import Phase, Spec
+from urlbench.core.config import read_yaml
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.types import Phase, Spec
 
-PHASES: tuple[Phase, ...] = ("pretrain", "finetune", "evaluate")
+PHASES: tuple[Phase, ...] = ("pretrain", "finetune", "search")
 
 # Parameters of sbatch that cannot be given below `extra`, with what to do instead.
 _SET_BY_URLBENCH = "urlbench sets it; leave it out"
@@ -108,7 +108,7 @@ class Profile(Spec):
         resources: what all phases share.
         pretrain: `resources` with this phase's changes applied; in YAML only the changes.
         finetune: like `pretrain`.
-        evaluate: like `pretrain`.
+        search: like `pretrain`.
         setup: shell lines before the job, such as `module load cuda`.
         scratch: folder on the node for temporary files, may hold $VARIABLES of the node; None for the node's choice.
         signal_seconds: how long before a slot's end an element is told to save and to queue again.
@@ -122,7 +122,7 @@ class Profile(Spec):
     resources: Resources
     pretrain: Resources
     finetune: Resources
-    evaluate: Resources
+    search: Resources
     setup: tuple[str, ...] = ()
     scratch: Annotated[str, AfterValidator(_node_folder)] | None = None
     signal_seconds: int = Field(default=120, ge=1)
@@ -145,7 +145,7 @@ class Profile(Spec):
 
     def for_phase(self, phase: Phase) -> Resources:
         """What the elements of a phase ask for."""
-        return {"pretrain": self.pretrain, "finetune": self.finetune, "evaluate": self.evaluate}[phase]
+        return {"pretrain": self.pretrain, "finetune": self.finetune, "search": self.search}[phase]
 
 
 def load_profile(path: Path) -> Profile:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from urlbench.errors import UserError
+from urlbench.core.errors import UserError
 from urlbench.slurm.grouping import Place
 from urlbench.slurm.records import NAME_PREFIX, ArrayRecord, Records, latest_places
 

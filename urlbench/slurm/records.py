@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from urlbench.durable import explained, write_atomic
-from urlbench.errors import UserError
+from urlbench.core.durable import explained, write_atomic
+from urlbench.core.errors import UserError
+from urlbench.core.types import Phase, Spec
 from urlbench.slurm.grouping import ArrayPlan, Place
 from urlbench.slurm.profile import Profile
-from urlbench.types import Phase, Spec
 
 NAME_PREFIX = "urlbench-"
 

@@ -10,7 +10,7 @@ from submitit import SlurmExecutor
 from submitit.core.utils import JobPaths, temporary_save_path
 from submitit.helpers import DelayedSubmission
 
-from urlbench.errors import UserError
+from urlbench.core.errors import UserError
 from urlbench.slurm.element import Element
 from urlbench.slurm.grouping import Dependency
 from urlbench.slurm.profile import Profile

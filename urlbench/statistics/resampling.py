@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from urlbench.core.seeding import stream
 from urlbench.results.score_matrix import ScoreMatrix
-from urlbench.seeding import stream
 from urlbench.statistics.estimates import Floats
 from urlbench.statistics.runs import Runs
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from urlbench.errors import UserError
+from urlbench.core.errors import UserError
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.statistics.estimates import Floats
 

@@ -15,8 +15,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from urlbench.core.seeding import stream
 from urlbench.results.summary_scores import SummaryScores
-from urlbench.seeding import stream
 from urlbench.statistics.aggregates import AGGREGATES
 from urlbench.statistics.estimates import CONFIDENCE, REPS, Estimate, Floats, estimate
 from urlbench.statistics.resampling import BOOTSTRAP_SEED, block_sizes

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from urlbench.interfaces import Array, Environment, TimeStep
+from urlbench.core.interfaces import Array, Environment, TimeStep
+from urlbench.core.types import ImageFormat
 from urlbench.suites import rendering
-from urlbench.types import ImageFormat
 
 
 class ImageEnvironment(ABC):
     """An environment seen in pictures, one a step.
 
-    Implements `DrawnEnvironment` and `StackedEnvironment` of `urlbench.interfaces`.
+    Implements `DrawnEnvironment` and `StackedEnvironment` of `urlbench.core.interfaces`.
 
     Attributes:
         environment: does everything but the pictures; its observations are not used.

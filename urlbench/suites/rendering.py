@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from urlbench.errors import UserError
-from urlbench.executor import visible_gpus
-from urlbench.interfaces import Array
+from urlbench.core.errors import UserError
+from urlbench.core.interfaces import Array
+from urlbench.core.machine import visible_gpus
 
 
 @contextmanager

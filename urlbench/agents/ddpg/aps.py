@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.knn_entropy import KnnReward
+from urlbench.agents.common.networks import MLP, initialised, relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.successor_features import solve_task, task_reward
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
 from urlbench.agents.ddpg.skills import SphereSkills
 from urlbench.agents.ddpg.spec import pretrained_spec
-from urlbench.agents.draws import Draws
-from urlbench.agents.knn_entropy import KnnReward
-from urlbench.agents.networks import MLP, initialised, relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.successor_features import solve_task, task_reward
-from urlbench.interfaces import AgentContext
-from urlbench.seeding import derive_seed
+from urlbench.core.interfaces import AgentContext
+from urlbench.core.seeding import derive_seed
 
 
 class APSConfig(SkilledConfig):

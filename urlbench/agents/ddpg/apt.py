@@ -10,15 +10,15 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.knn_entropy import KnnReward
+from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.icm import InverseDynamics
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.networks import Trunk
 from urlbench.agents.ddpg.spec import pretrained_spec
-from urlbench.agents.draws import Draws
-from urlbench.agents.knn_entropy import KnnReward
-from urlbench.agents.optimiser import Optimiser
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class APTConfig(PretrainedConfig):

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
 from urlbench.agents.ddpg.networks import ImageEncoder, Policy, TwinCritic
-from urlbench.agents.draws import Draws
-from urlbench.agents.optimiser import Optimiser, OptimiserConfig
-from urlbench.interfaces import AgentConfig, AgentContext, Schedule
+from urlbench.core.interfaces import AgentConfig, AgentContext, Schedule
 
 # Adam as PyTorch comes; nothing is clipped and nothing decays.
 ADAM = OptimiserConfig(eps=1e-8, clip_norm=None, weight_decay=0.0)

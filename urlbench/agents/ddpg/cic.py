@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.knn_entropy import KnnReward
+from urlbench.agents.common.networks import relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
 from urlbench.agents.ddpg.skills import ConstantSkill, CubeSkills
 from urlbench.agents.ddpg.spec import pretrained_spec
-from urlbench.agents.draws import Draws
-from urlbench.agents.knn_entropy import KnnReward
-from urlbench.agents.networks import relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class CICConfig(SkilledConfig):

@@ -3,7 +3,7 @@
 from urlbench.agents.ddpg.backbone import DDPGConfig
 from urlbench.agents.ddpg.learner import Finetuning
 from urlbench.agents.ddpg.spec import IMAGE, SMALL, SMOKE
-from urlbench.interfaces import AgentContext, AgentSpec
+from urlbench.core.interfaces import AgentContext, AgentSpec
 
 
 class FromScratch(Finetuning):

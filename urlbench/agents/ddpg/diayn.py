@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.networks import relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.skill_space import distinctness
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
 from urlbench.agents.ddpg.skills import OneHotSkills
 from urlbench.agents.ddpg.spec import pretrained_spec
-from urlbench.agents.draws import Draws
-from urlbench.agents.networks import relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.skill_space import distinctness
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class DIAYNConfig(SkilledConfig):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.networks import MLP
+from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.spec import pretrained_spec
-from urlbench.agents.draws import Draws
-from urlbench.agents.networks import MLP
-from urlbench.agents.optimiser import Optimiser
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class DisagreementConfig(PretrainedConfig):

@@ -12,7 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from urlbench.agents import acting
+from urlbench.agents.common import acting
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.learner import Learner
+from urlbench.agents.common.networks import initialised
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.skill_schedule import SkillSchedule
+from urlbench.agents.common.world_model import preprocess, to_tensors
 from urlbench.agents.ddpg.backbone import (
     Backbone,
     DDPGConfig,
@@ -23,16 +29,10 @@ from urlbench.agents.ddpg.backbone import (
 )
 from urlbench.agents.ddpg.networks import SHIFT_PAD, random_shift
 from urlbench.agents.ddpg.skills import Skills
-from urlbench.agents.draws import Draws
-from urlbench.agents.learner import Learner
-from urlbench.agents.networks import initialised
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.skill_schedule import SkillSchedule
-from urlbench.agents.world_model import preprocess, to_tensors
-from urlbench.errors import UserError
-from urlbench.interfaces import Actor, Agent, AgentContext, Array
-from urlbench.precision import many_rows
-from urlbench.seeding import derive_seed
+from urlbench.core.errors import UserError
+from urlbench.core.interfaces import Actor, Agent, AgentContext, Array
+from urlbench.core.precision import many_rows
+from urlbench.core.seeding import derive_seed
 
 
 class PretrainedConfig(DDPGConfig):
@@ -170,7 +170,7 @@ class DDPGLearner(Learner):
         every = None if self.skills is None else self.skills.every
         return DDPGActor(self, draws, noisy=True, trains=True, skill_steps=every)
 
-    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+    def search_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
         """Skills change at episode starts and every `skill_steps`."""
         draws = Draws(derive_seed(seed, "actor"), self.context.device)
         return DDPGActor(self, draws, noisy=sample, skill_steps=skill_steps)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from urlbench.agents.distributions import ClampedNormal
-from urlbench.agents.networks import orthogonal_, relu_mlp
-from urlbench.types import ObservationKind
+from urlbench.agents.common.distributions import ClampedNormal
+from urlbench.agents.common.networks import orthogonal_, relu_mlp
+from urlbench.core.types import ObservationKind
 
 SHIFT_PAD = 4
 

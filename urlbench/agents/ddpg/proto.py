@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.networks import orthogonal_, relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions, soft_update
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.spec import pretrained_spec
-from urlbench.agents.draws import Draws
-from urlbench.agents.networks import orthogonal_, relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.interfaces import AgentContext
-from urlbench.precision import products_in
+from urlbench.core.interfaces import AgentContext
+from urlbench.core.precision import products_in
 
 
 class ProtoConfig(PretrainedConfig):

@@ -11,14 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.networks import relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.running_moments import RunningMoments
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.spec import pretrained_spec
-from urlbench.agents.draws import Draws
-from urlbench.agents.networks import relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.running_moments import RunningMoments
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class RNDConfig(PretrainedConfig):

@@ -5,9 +5,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.skill_space import draw_direction, draw_onehot
 from urlbench.agents.ddpg.backbone import Transitions
-from urlbench.agents.draws import Draws
-from urlbench.agents.skill_space import draw_direction, draw_onehot
 
 
 class Skills(nn.Module):

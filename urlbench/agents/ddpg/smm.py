@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.networks import MLP, orthogonal_, relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
 from urlbench.agents.ddpg.skills import OneHotSkills
 from urlbench.agents.ddpg.spec import pretrained_spec
-from urlbench.agents.draws import Draws
-from urlbench.agents.networks import MLP, orthogonal_, relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class SMMConfig(SkilledConfig):

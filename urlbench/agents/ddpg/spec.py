@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from urlbench.agents.ddpg.learner import Method, PretrainedConfig, Pretraining
-from urlbench.interfaces import Agent, AgentContext, AgentSpec
-from urlbench.types import ImageFormat
+from urlbench.core.interfaces import Agent, AgentContext, AgentSpec
+from urlbench.core.types import ImageFormat
 
 IMAGE = ImageFormat(size=84, frame_stack=3)
 

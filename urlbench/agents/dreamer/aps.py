@@ -12,20 +12,20 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from urlbench.agents.actor_critic import ActorCritic, ActorCriticConfig, Critic, Trajectory
+from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Critic, Trajectory
+from urlbench.agents.common.knn_entropy import KnnReward
+from urlbench.agents.common.networks import MLP, initialised, relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.rssm import LatentState
+from urlbench.agents.common.skill_space import SkillSpace, draw_direction
+from urlbench.agents.common.successor_features import solve_task, task_reward
+from urlbench.agents.common.world_model import WorldModel, WorldModelLoss
 from urlbench.agents.dreamer.finetuning import SkillChoice
 from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method
 from urlbench.agents.dreamer.skilled import SkilledConfig, choice_step
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.knn_entropy import KnnReward
-from urlbench.agents.networks import MLP, initialised, relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.rssm import LatentState
-from urlbench.agents.skill_space import SkillSpace, draw_direction
-from urlbench.agents.successor_features import solve_task, task_reward
-from urlbench.agents.world_model import WorldModel, WorldModelLoss
-from urlbench.interfaces import AgentContext
-from urlbench.seeding import derive_seed
+from urlbench.core.interfaces import AgentContext
+from urlbench.core.seeding import derive_seed
 
 
 class APSConfig(SkilledConfig):

@@ -7,12 +7,12 @@ of a world model as in Rajeswar et al. 2023.
 from pydantic import Field
 from torch import Tensor
 
-from urlbench.agents.actor_critic import Trajectory
+from urlbench.agents.common.actor_critic import Trajectory
+from urlbench.agents.common.knn_entropy import KnnReward
+from urlbench.agents.common.world_model import WorldModel
 from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method, PretrainedConfig
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.knn_entropy import KnnReward
-from urlbench.agents.world_model import WorldModel
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class APTConfig(PretrainedConfig):

@@ -10,18 +10,18 @@ from typing import Any, Literal, Protocol, Self
 
 from torch import Tensor
 
-from urlbench.agents import acting
-from urlbench.agents.actor_critic import ActorCritic, ActorCriticConfig, Critic
-from urlbench.agents.draws import Draws
+from urlbench.agents.common import acting
+from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Critic
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.learner import LatentActor, Learner, schedule_for
+from urlbench.agents.common.networks import initialised
+from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
+from urlbench.agents.common.skill_schedule import SkillSchedule
+from urlbench.agents.common.skill_space import SkillSpace
+from urlbench.agents.common.world_model import WorldModel, WorldModelConfig, WorldModelLoss
 from urlbench.agents.dreamer.planner import PlannerConfig
-from urlbench.agents.learner import LatentActor, Learner, schedule_for
-from urlbench.agents.networks import initialised
-from urlbench.agents.optimiser import Optimiser, OptimiserConfig
-from urlbench.agents.skill_schedule import SkillSchedule
-from urlbench.agents.skill_space import SkillSpace
-from urlbench.agents.world_model import WorldModel, WorldModelConfig, WorldModelLoss
-from urlbench.interfaces import Actor, AgentConfig, AgentContext, Array, Schedule
-from urlbench.seeding import derive_seed
+from urlbench.core.interfaces import Actor, AgentConfig, AgentContext, Array, Schedule
+from urlbench.core.seeding import derive_seed
 
 
 class DreamerWorldModelConfig(WorldModelConfig):
@@ -147,7 +147,7 @@ class BehaviourLearner(WorldModelLearner):
         """What an actor with that seed draws from."""
         return Draws(derive_seed(seed, "actor"), self.context.device)
 
-    def zero_shot_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
+    def search_actor(self, *, seed: int, skill_steps: int, sample: bool) -> Actor:
         """Skills change at episode starts and every `skill_steps`."""
         return DreamerActor(self, self.actor_draws(seed), sample=sample, skill_steps=skill_steps)
 

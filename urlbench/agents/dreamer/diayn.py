@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from urlbench.agents.actor_critic import ActorCritic, Trajectory
+from urlbench.agents.common.actor_critic import ActorCritic, Trajectory
+from urlbench.agents.common.networks import relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.rssm import LatentState
+from urlbench.agents.common.skill_space import SkillSpace, distinctness, draw_onehot
+from urlbench.agents.common.world_model import WorldModel, WorldModelLoss
 from urlbench.agents.dreamer.finetuning import SkillChoice
 from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method
 from urlbench.agents.dreamer.skilled import SkilledConfig, choice_step
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.networks import relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.rssm import LatentState
-from urlbench.agents.skill_space import SkillSpace, distinctness, draw_onehot
-from urlbench.agents.world_model import WorldModel, WorldModelLoss
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class DIAYNConfig(SkilledConfig):

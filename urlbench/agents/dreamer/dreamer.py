@@ -3,7 +3,7 @@
 from urlbench.agents.dreamer.backbone import DreamerConfig
 from urlbench.agents.dreamer.finetuning import PlainFinetuning
 from urlbench.agents.dreamer.spec import SMALL, SMOKE
-from urlbench.interfaces import AgentContext, AgentSpec
+from urlbench.core.interfaces import AgentContext, AgentSpec
 
 
 class FromScratch(PlainFinetuning):

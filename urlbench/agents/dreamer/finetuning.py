@@ -10,15 +10,15 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor, nn
 
-from urlbench.agents.actor_critic import ActorCritic, Critic
-from urlbench.agents.draws import Draws
+from urlbench.agents.common.actor_critic import ActorCritic, Critic
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.rssm import LatentState
+from urlbench.agents.common.skill_space import SkillSpace
+from urlbench.agents.common.world_model import to_tensors
 from urlbench.agents.dreamer.backbone import BackboneConfig, BehaviourLearner, DreamerActor, DreamerConfig
 from urlbench.agents.dreamer.planner import Planner, PlannerConfig
-from urlbench.agents.rssm import LatentState
-from urlbench.agents.skill_space import SkillSpace
-from urlbench.agents.world_model import to_tensors
-from urlbench.interfaces import Actor, Agent, AgentContext, Array
-from urlbench.precision import many_rows
+from urlbench.core.interfaces import Actor, Agent, AgentContext, Array
+from urlbench.core.precision import many_rows
 
 
 class Finetuning(BehaviourLearner):

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from urlbench.agents.common.networks import relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.world_model import WorldModel
 from urlbench.agents.dreamer.pretraining import Method, PretrainedConfig
 from urlbench.agents.dreamer.replay_reward import ReplayReward
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.networks import relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.world_model import WorldModel
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class ICMConfig(PretrainedConfig):

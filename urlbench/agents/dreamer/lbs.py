@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from urlbench.agents.actor_critic import Trajectory
+from urlbench.agents.common.actor_critic import Trajectory
+from urlbench.agents.common.lbs import LatentBayesianSurprise
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.world_model import WorldModel, WorldModelLoss
 from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method, PretrainedConfig
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.lbs import LatentBayesianSurprise
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.world_model import WorldModel, WorldModelLoss
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class LBSConfig(PretrainedConfig):

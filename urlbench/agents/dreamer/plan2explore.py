@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from urlbench.agents.actor_critic import Trajectory
+from urlbench.agents.common.actor_critic import Trajectory
+from urlbench.agents.common.networks import MLP
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.world_model import WorldModel, WorldModelLoss
 from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method, PretrainedConfig
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.networks import MLP
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.world_model import WorldModel, WorldModelLoss
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class P2EConfig(PretrainedConfig):

@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from urlbench.agents.actor_critic import ActorCritic, imagine, lambda_return
-from urlbench.agents.draws import Draws
-from urlbench.agents.rssm import LatentState
-from urlbench.agents.world_model import WorldModel
-from urlbench.precision import many_rows
-from urlbench.types import Spec
+from urlbench.agents.common.actor_critic import ActorCritic, imagine, lambda_return
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.rssm import LatentState
+from urlbench.agents.common.world_model import WorldModel
+from urlbench.core.precision import many_rows
+from urlbench.core.types import Spec
 
 
 class PlannerConfig(Spec):

@@ -11,17 +11,17 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor, nn
 
-from urlbench.agents.actor_critic import Critic, Trajectory
+from urlbench.agents.common.actor_critic import Critic, Trajectory
+from urlbench.agents.common.networks import initialised
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.skill_space import SkillSpace
+from urlbench.agents.common.world_model import WorldModel, WorldModelLoss, to_tensors
 from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor, DreamerConfig
 from urlbench.agents.dreamer.finetuning import Finetuning, PlainFinetuning, SkillChoice, SkilledFinetuning
-from urlbench.agents.networks import initialised
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.skill_space import SkillSpace
-from urlbench.agents.world_model import WorldModel, WorldModelLoss, to_tensors
-from urlbench.errors import UserError
-from urlbench.interfaces import Actor, AgentContext, Array
-from urlbench.precision import many_rows
-from urlbench.seeding import derive_seed
+from urlbench.core.errors import UserError
+from urlbench.core.interfaces import Actor, AgentContext, Array
+from urlbench.core.precision import many_rows
+from urlbench.core.seeding import derive_seed
 
 
 class PretrainedConfig(DreamerConfig):

@@ -6,14 +6,14 @@ Source: the random baseline of Rajeswar et al. 2023 and of Mazzaglia et al. 2023
 from collections.abc import Mapping
 from typing import SupportsFloat
 
+from urlbench.agents.common.world_model import to_tensors
 from urlbench.agents.dreamer.backbone import DreamerConfig, WorldModelLearner
 from urlbench.agents.dreamer.finetuning import PlainFinetuning
 from urlbench.agents.dreamer.spec import SMALL, SMOKE
 from urlbench.agents.random import RandomActor
-from urlbench.agents.world_model import to_tensors
-from urlbench.interfaces import Actor, AgentContext, AgentSpec, Array
-from urlbench.precision import many_rows
-from urlbench.seeding import derive_seed
+from urlbench.core.interfaces import Actor, AgentContext, AgentSpec, Array
+from urlbench.core.precision import many_rows
+from urlbench.core.seeding import derive_seed
 
 
 class RandomPretraining(WorldModelLearner):

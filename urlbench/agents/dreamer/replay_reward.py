@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from urlbench.agents.actor_critic import Trajectory
+from urlbench.agents.common.actor_critic import Trajectory
+from urlbench.agents.common.world_model import WorldModel
 from urlbench.agents.dreamer.pretraining import IntrinsicReward
-from urlbench.agents.world_model import WorldModel
 
 
 class ReplayReward(IntrinsicReward):

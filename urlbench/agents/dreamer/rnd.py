@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from urlbench.agents.common.networks import orthogonal_, relu_mlp
+from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.running_moments import RunningMoments
+from urlbench.agents.common.world_model import WorldModel, preprocess
 from urlbench.agents.dreamer.pretraining import Method, PretrainedConfig
 from urlbench.agents.dreamer.replay_reward import ReplayReward
 from urlbench.agents.dreamer.spec import pretrained_spec
-from urlbench.agents.networks import orthogonal_, relu_mlp
-from urlbench.agents.optimiser import Optimiser
-from urlbench.agents.running_moments import RunningMoments
-from urlbench.agents.world_model import WorldModel, preprocess
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class RNDConfig(PretrainedConfig):

@@ -2,7 +2,7 @@
 
 from urlbench.agents.dreamer.backbone import DreamerWorldModelConfig
 from urlbench.agents.dreamer.pretraining import PretrainedConfig
-from urlbench.interfaces import AgentContext
+from urlbench.core.interfaces import AgentContext
 
 
 class SkilledWorldModelConfig(DreamerWorldModelConfig):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from urlbench.agents.choreographer import SPEC as CHOREOGRAPHER
+from urlbench.agents.choreographer.choreographer import SPEC as CHOREOGRAPHER
 from urlbench.agents.dreamer.pretraining import Method, PretrainedConfig, Pretraining
-from urlbench.interfaces import Agent, AgentContext, AgentSpec
+from urlbench.core.interfaces import Agent, AgentContext, AgentSpec
 
 # What these agents share with Choreographer is of the same size, so that results compare.
 _SHARED = ("schedule", "world_model", "actor_critic")

@@ -1,0 +1,61 @@
+"""What is shipped: the same modules through sdist and wheel, and pins for everything that is imported."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from urlbench.baselines.published_data import HASHES
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_dependency_is_pinned_by_version_alone() -> None:
+    pinned = {normal(name) for name in pins()}
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    wanted = [*PROJECT["project"]["dependencies"], *(name for extra in extras for name in extra)]
+    assert {normal(name) for name in wanted} <= pinned
+    assert all(re.fullmatch(r"[\w.]+", version) for version in pins().values()), "no addresses, no local builds"
+
+
+def test_the_continuous_integration_runs_the_tests() -> None:
+    script = ROOT / ".ci" / "run"
+    if not script.exists():
+        pytest.skip("a source distribution without .ci")
+    assert os.access(script, os.X_OK)
+    assert script.read_text().splitlines()[-1] == "make test"
+
+
+@pytest.mark.slow
+def test_the_wheel_from_the_sdist_has_every_module_and_nothing_beside_the_package(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    package = ROOT / "urlbench"
+    shipped = [f for f in package.rglob("*") if f.is_file() and f.suffix not in (".pyc", ".pyo")]
+    expected = {f"urlbench/{file.relative_to(package)}" for file in shipped}
+    some = ("agents/choreographer/choreographer.py", "reports/report.py", "suites/dmc/environment.py")
+    assert expected >= {f"urlbench/{name}" for name in some}
+    assert expected >= {f"urlbench/baselines/published/{name}" for name in HASHES}
+    assert {name for name in names if ".dist-info/" not in name} == expected
+    (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+    with zipfile.ZipFile(wheel) as archive:
+        assert "urlbench = urlbench.cli.app:main" in archive.read(entry_points).decode()

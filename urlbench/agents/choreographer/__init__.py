@@ -1,0 +1,1 @@
+"""Choreographer and its ablations."""

@@ -1,0 +1,1 @@
+"""What several families of agents are made of, one concept a file."""

@@ -1,0 +1,309 @@
+"""Imagined trajectories, lambda-returns, and an actor-critic that learns from them through the dynamics.
+
+Source: Hafner et al. 2021 (DreamerV2), sec. 2 and eq. 4-6. Imagined sequences are [H + 1, N, ...]: row 0 is
+the start state, and the reward of row t is that of being in state t.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy, unit_normal_nll
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.networks import MLP
+from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
+from urlbench.agents.common.rssm import RSSM, LatentState
+from urlbench.core.types import Spec
+
+
+class ActorCriticConfig(Spec):
+    """Defaults: the released Choreographer code.
+
+    Attributes:
+        units: hidden layers of actors and critics.
+        horizon: imagined steps (H).
+        discount: gamma.
+        lambda_: of the lambda-return.
+        slow_every: critic updates between two copies into the slow critic.
+        slow_fraction: share of the critic in such a copy; the first is always complete.
+    """
+
+    units: tuple[int, ...] = (400, 400, 400, 400)
+    horizon: int = 15
+    discount: float = 0.99
+    lambda_: float = 0.95
+    actor_lr: float = 8e-5
+    critic_lr: float = 8e-5
+    slow_every: int = 100
+    slow_fraction: float = 1.0
+
+
+class Trajectory(NamedTuple):
+    """An imagined sequence, start state included.
+
+    Attributes:
+        feat: [H + 1, N, F].
+        deter: [H + 1, N, D].
+        action: [H, N, A]; row t was taken in state t.
+    """
+
+    feat: Tensor
+    deter: Tensor
+    action: Tensor
+
+
+def imagine(
+    rssm: RSSM, start: LatentState, policy: Callable[[Tensor, int], Tensor], horizon: int, draws: Draws
+) -> Trajectory:
+    """Roll `policy` out in the model.
+
+    Args:
+        rssm: the dynamics; gradients of the rewards reach the actions through it.
+        start: N start states.
+        policy: maps detached model states [N, F] and the step 0 ... H - 1 to actions [N, A].
+        horizon: H.
+        draws: of the latents.
+    """
+    state, feats, deters, actions = start, [start.feat], [start.deter], []
+    for t in range(horizon):
+        actions.append(policy(feats[-1].detach(), t))
+        state = rssm.imagine_step(state, actions[-1], draws)
+        feats.append(state.feat)
+        deters.append(state.deter)
+    return Trajectory(torch.stack(feats), torch.stack(deters), torch.stack(actions))
+
+
+def lambda_return(
+    reward: Tensor, value: Tensor, bootstrap: Tensor | None, discount: float | Tensor, lambda_: float
+) -> Tensor:
+    """R_t = r_t + d_t ((1 - lambda) v_{t+1} + lambda R_{t+1}), from R_T = v_T = bootstrap.
+
+    Source: Hafner et al. 2021 (DreamerV2), eq. 4.
+
+    Args:
+        reward: r_0 ... r_{T-1}, [T, ...]; r_t belongs to the state of v_t.
+        value: v_0 ... v_{T-1}, [T, ...]; v_0 is not used.
+        bootstrap: v_T, [...]; None stands for zero.
+        discount: a constant, or d_t as [T, ...].
+        lambda_: 0 is the one-step return, 1 the discounted sum.
+
+    Returns:
+        [T, ...].
+    """
+    last = torch.zeros_like(value[0]) if bootstrap is None else bootstrap
+    discounts = discount.expand_as(reward) if isinstance(discount, Tensor) else [discount] * len(reward)
+    next_values = [*value[1:], last]
+    returns: list[Tensor] = []
+    for t in reversed(range(len(reward))):
+        last = reward[t] + discounts[t] * ((1 - lambda_) * next_values[t] + lambda_ * last)
+        returns.append(last)
+    return torch.stack(returns[::-1])
+
+
+def discount_weights(discount: float, steps: int, like: Tensor) -> Tensor:
+    """1, gamma, gamma^2, ... as [steps, 1]: how much the losses count each imagined step."""
+    return (discount ** torch.arange(steps, device=like.device, dtype=like.dtype)).unsqueeze(-1)
+
+
+class StreamNorm(nn.Module):
+    """Divides rewards by a running mean of their magnitude, updated before use.
+
+    Source: released DreamerV2 code. Momentum 1 leaves rewards as they are (up to the 1e-8), which is the
+    published setting everywhere but in exploration (0.95).
+    """
+
+    EPS = 1e-8
+
+    magnitude: Tensor
+
+    def __init__(self, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("magnitude", torch.ones(()))
+
+    @torch.no_grad()
+    def _update(self, reward: Tensor) -> None:
+        self.magnitude.mul_(self.momentum).add_((1 - self.momentum) * reward.abs().mean())
+
+    def forward(self, reward: Tensor) -> Tensor:
+        """`reward` of any shape, divided by the updated magnitude, a constant for gradients."""
+        self._update(reward)
+        return reward / (self.magnitude + self.EPS)
+
+
+class Critic(nn.Module):
+    """A value function, its slow copy, and the rule that refreshes the copy.
+
+    Args:
+        inputs: size of the state it sees.
+        config: sizes, discount, lambda and the copying period.
+        outputs: of both networks.
+    """
+
+    updates: Tensor
+
+    def __init__(self, inputs: int, config: ActorCriticConfig, outputs: int = 1) -> None:
+        super().__init__()
+        self.config = config
+        self.net = MLP(inputs, config.units, outputs)
+        # The very first update uses an independently initialised slow critic, as published.
+        self.slow = MLP(inputs, config.units, outputs).requires_grad_(False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def value(self, net: nn.Module, x: Tensor) -> Tensor:
+        """Values [...] that `net`, the critic or its copy, gives [..., inputs], differentiable in the input."""
+        value: Tensor = net(x).squeeze(-1)
+        return value
+
+    def slow_value(self, x: Tensor) -> Tensor:
+        """Values [...] of the slow critic at [..., inputs], differentiable in the input."""
+        return self.value(self.slow, x)
+
+    def regression(self, value: Tensor, target: Tensor) -> Tensor:
+        """The loss [...] of values [...] whose targets are [...]: that of a normal of variance 1."""
+        return unit_normal_nll(value, target)
+
+    def loss(self, x: Tensor, target: Tensor) -> Tensor:
+        """Weighted regression on the returns.
+
+        Args:
+            x: states [H + 1, N, inputs]; the last row is not used.
+            target: lambda-returns [H, N]; detached here.
+        """
+        value = self.value(self.net, x[:-1].detach())
+        weights = discount_weights(self.config.discount, len(target), target)
+        return (weights * self.regression(value, target.detach())).mean()
+
+    @torch.no_grad()
+    def refresh_slow(self) -> None:
+        """Call once after each update; copies after updates number 1, slow_every + 1, 2 slow_every + 1 ..."""
+        count = int(self.updates)
+        if count % self.config.slow_every == 0:
+            fraction = 1.0 if count == 0 else self.config.slow_fraction
+            for slow, fast in zip(self.slow.parameters(), self.net.parameters(), strict=True):
+                slow.lerp_(fast, fraction)
+        self.updates += 1
+
+
+def actor_loss(target: Tensor, discount: float, entropy: Tensor | None = None, entropy_scale: float = 0.0) -> Tensor:
+    """-mean of weight_t (R_{t+1} + eta H[pi(.|z_t)]), t = 0 ... H - 2; the return carries the gradient.
+
+    The released Dreamer code adds the entropy into the critic's targets, too: see `with_entropy`.
+
+    Args:
+        target: lambda-returns [H, N].
+        discount: gamma of the weights.
+        entropy: policy entropy at states 0 ... H - 2, [H - 1, N].
+        entropy_scale: eta.
+    """
+    objective = target[1:] if entropy is None else target[1:] + entropy_scale * entropy
+    return -(discount_weights(discount, len(objective), target) * objective).mean()
+
+
+def with_entropy(target: Tensor, entropy: Tensor, entropy_scale: float) -> Tensor:
+    """The critic's targets of the released Dreamer code: lambda-returns, those but the first with the entropy bonus.
+
+    The bonus gets there by an in-place addition to the actor's targets, which are a view of the critic's. Choreographer
+    has no such bonus.
+
+    Args:
+        target: lambda-returns [H, N].
+        entropy: policy entropy at states 0 ... H - 2, [H - 1, N].
+        entropy_scale: eta.
+    """
+    return torch.cat([target[:1], target[1:] + entropy_scale * entropy])
+
+
+class ActorCritic(nn.Module):
+    """A policy and its critic, trained on imagined trajectories by backpropagation through the dynamics.
+
+    Args:
+        inputs: size of what the policy and the critic see: the model state, perhaps with a skill.
+        action_dim: A.
+        config: sizes and settings.
+        reward_momentum: of the reward normaliser; 1 switches it off.
+        entropy_scale: eta, the policy entropy's weight in the actor's objective.
+        entropy_in_critic: the critic's targets are those of `with_entropy`.
+        critic: another critic than the usual one.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        action_dim: int,
+        config: ActorCriticConfig,
+        *,
+        reward_momentum: float = 1.0,
+        entropy_scale: float = 0.0,
+        entropy_in_critic: bool = False,
+        critic: Critic | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.entropy_scale, self.entropy_in_critic = config, entropy_scale, entropy_in_critic
+        self.actor = NormalPolicy(inputs, config.units, action_dim)
+        self.critic = Critic(inputs, config) if critic is None else critic
+        self.reward_norm = StreamNorm(reward_momentum)
+
+    def make_optimisers(self, config: OptimiserConfig) -> dict[str, Optimiser]:
+        """The `actor` and `critic` optimisers that `learn` takes."""
+        return {
+            "actor": Optimiser(self.actor.parameters(), self.config.actor_lr, config),
+            "critic": Optimiser(self.critic.net.parameters(), self.config.critic_lr, config),
+        }
+
+    @staticmethod
+    def sees(feat: Tensor, skill: Tensor | None) -> Tensor:
+        """What actor and critic see of model states [..., N, F] and skills [N, K], if there are any."""
+        return feat if skill is None else torch.cat([feat, skill.expand(*feat.shape[:-1], -1)], -1)
+
+    def learn(
+        self,
+        rssm: RSSM,
+        start: LatentState,
+        reward: Callable[[Trajectory], Tensor],
+        draws: Draws,
+        optimisers: dict[str, Optimiser],
+        skill: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """One update of the actor and one of the critic.
+
+        Args:
+            rssm: the dynamics.
+            start: N detached start states.
+            reward: maps a trajectory to rewards [H + 1, N].
+            draws: of latents and action noise.
+            optimisers: as `make_optimisers` returns them.
+            skill: skills [N, K], constant over the trajectory, that actor and critic see; or None.
+
+        Returns:
+            Scalars by name.
+        """
+        policies: list[ClampedNormal] = []
+
+        def policy(feat: Tensor, t: int) -> Tensor:
+            policies.append(self.actor(self.sees(feat, skill)))
+            return policies[-1].sample(draws.action_noise(policies[-1].mean))
+
+        trajectory = imagine(rssm, start, policy, self.config.horizon, draws)
+        states = self.sees(trajectory.feat, skill)
+        rewards = self.reward_norm(reward(trajectory))
+        value = self.critic.slow_value(states)
+        target = lambda_return(rewards[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
+        entropy = torch.stack([p.entropy() for p in policies[:-1]]) if self.entropy_scale else None
+        loss = actor_loss(target, self.config.discount, entropy, self.entropy_scale)
+        metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
+        if entropy is not None and self.entropy_in_critic:
+            target = with_entropy(target, entropy, self.entropy_scale)
+        critic_loss = self.critic.loss(states, target)
+        metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
+        self.critic.refresh_slow()
+        std = torch.stack([p.std.detach() for p in policies]).mean()
+        return metrics | {
+            "actor_loss": loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            "reward": rewards.detach().mean(),
+            "value": value.detach().mean(),
+            "action_std": std,
+        }

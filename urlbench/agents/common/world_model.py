@@ -1,0 +1,191 @@
+"""The world model: encoder, RSSM, decoder and reward head, trained by one loss.
+
+Source: Hafner et al. 2021 (DreamerV2), eq. 2, with KL balancing; sizes as in Mazzaglia et al. 2023
+(Choreographer), app. B.1. There is no continue head: no task of the suites terminates.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from urlbench.agents.common.distributions import categorical_kl, unit_normal_nll
+from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.networks import MLP, ConvDecoder, ConvEncoder
+from urlbench.agents.common.rssm import RSSM, LatentState
+from urlbench.core.interfaces import AgentContext, Array
+from urlbench.core.types import Spec
+
+
+class WorldModelConfig(Spec):
+    """Defaults: the released Choreographer code.
+
+    Attributes:
+        deter: size of the deterministic state (D).
+        hidden: width of the layers around the recurrent cell.
+        variables: discrete latent variables (V).
+        classes: classes of each (C).
+        symlog_states: see states as sign(x) log(1 + |x|) (Hafner et al. 2023, DreamerV3), so that velocities do not
+            drown positions; published: False. Images are never changed by it.
+        mlp_units: hidden layers of the reward head and of the state encoder and decoder.
+        conv_depth: channels of the first convolution, from pixels.
+        kl_balance: share of the KL's gradient that trains the prior.
+        free_nats: below this mean KL the KL loss has no gradient.
+        reward_clip: what the reward head is trained on; published: `identity`.
+        reward_shapes_model: let the reward loss train the whole model. The released configuration says so
+            for fine-tuning, but another file overrides it, so the published numbers come from False.
+    """
+
+    deter: int = 200
+    hidden: int = 200
+    variables: int = 32
+    classes: int = 32
+    symlog_states: bool = False
+    mlp_units: tuple[int, ...] = (400, 400, 400, 400)
+    conv_depth: int = 48
+    kl_balance: float = 0.8
+    free_nats: float = 1.0
+    lr: float = 3e-4
+    reward_clip: Literal["identity", "sign", "tanh"] = "identity"
+    reward_shapes_model: bool = False
+
+    @property
+    def elu_images(self) -> bool:
+        """See `ConvDecoder.elu_output`."""
+        return False
+
+
+class WorldModelLoss(NamedTuple):
+    """The loss and what the other components learn from.
+
+    Attributes:
+        loss: scalar.
+        post: detached posterior states [B, T, ...], where imagination starts.
+        kl: detached KL[posterior || prior] per state, without free nats, [B, T].
+        embed: detached embeddings of the observations, [B, T, E].
+        metrics: scalars by name.
+    """
+
+    loss: Tensor
+    post: LatentState
+    kl: Tensor
+    embed: Tensor
+    metrics: dict[str, Tensor]
+
+
+def kl_balance(
+    post_logits: Tensor, prior_logits: Tensor, balance: float = 0.8, free_nats: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The balanced KL loss; free nats are applied to the mean over batch and time, not to single states.
+
+    Source: Hafner et al. 2021 (DreamerV2), alg. 2.
+
+    Args:
+        post_logits: [B, T, V, C].
+        prior_logits: [B, T, V, C].
+        balance: weight of the term that trains the prior.
+        free_nats: lower bound of each mean.
+
+    Returns:
+        Loss (scalar) and detached KL per state [B, T].
+    """
+    trains_prior = categorical_kl(post_logits.detach(), prior_logits)
+    trains_post = categorical_kl(post_logits, prior_logits.detach())
+    floor = trains_prior.new_tensor(free_nats)
+    loss = balance * torch.maximum(trains_prior.mean(), floor)
+    loss = loss + (1 - balance) * torch.maximum(trains_post.mean(), floor)
+    return loss, trains_prior.detach()
+
+
+def preprocess(observation: Tensor, *, symlog_states: bool = False) -> Tensor:
+    """Images (uint8) to [-0.5, 0.5]; state observations as they are, or their symlog."""
+    if observation.dtype != torch.uint8:
+        return torch.sign(observation) * torch.log1p(observation.abs()) if symlog_states else observation
+    return observation.to(torch.get_default_dtype()) / 255 - 0.5
+
+
+def clip_reward(reward: Tensor, how: Literal["identity", "sign", "tanh"]) -> Tensor:
+    """Rewards as the reward head sees them."""
+    return {"identity": lambda r: r, "sign": torch.sign, "tanh": torch.tanh}[how](reward)
+
+
+def to_tensors(batch: Mapping[str, Array], device: str) -> dict[str, Tensor]:
+    """A replay batch on `device`: on a CPU it shares memory with `batch`, to a GPU it travels while the CPU goes on."""
+    tensors = {key: torch.as_tensor(value) for key, value in batch.items()}
+    if torch.device(device).type != "cuda":
+        return {key: tensor.to(device) for key, tensor in tensors.items()}
+    # Only from pinned memory does a copy not wait. Its allocator gives none of it away before the copy is done.
+    return {key: tensor.pin_memory().to(device, non_blocking=True) for key, tensor in tensors.items()}
+
+
+class WorldModel(nn.Module):
+    """Encoder, RSSM, decoder and reward head.
+
+    Args:
+        context: observation kind and shape, action size.
+        config: sizes and loss settings.
+
+    Attributes:
+        embed_dim: size of the embeddings (E).
+    """
+
+    def __init__(self, context: AgentContext, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        units = config.mlp_units
+        if context.observation_kind == "pixels":
+            self.encoder = encoder = ConvEncoder(config.conv_depth)
+            self.embed_dim = encoder.embed_dim
+        else:
+            self.encoder, self.embed_dim = MLP(context.observation_shape[0], units, None, norm=True), units[-1]
+        self.rssm = RSSM(
+            self.embed_dim,
+            context.action_dim,
+            deter=config.deter,
+            hidden=config.hidden,
+            variables=config.variables,
+            classes=config.classes,
+        )
+        if context.observation_kind == "pixels":
+            self.decoder = ConvDecoder(self.rssm.feat_dim, config.conv_depth, elu_output=config.elu_images)
+        else:
+            self.decoder = MLP(self.rssm.feat_dim, units, context.observation_shape[0], norm=True)
+        self.reward_head = MLP(self.rssm.feat_dim, units, 1)
+
+    def embed(self, observation: Tensor) -> Tensor:
+        """Raw observations [..., O] or [..., 3, H, W] to embeddings [..., E]."""
+        embedding: Tensor = self.encoder(preprocess(observation, symlog_states=self.config.symlog_states))
+        return embedding
+
+    def reward(self, feat: Tensor) -> Tensor:
+        """Predicted reward [...] of model states [..., F]."""
+        reward: Tensor = self.reward_head(feat).squeeze(-1)
+        return reward
+
+    def loss(self, batch: Mapping[str, Tensor], draws: Draws) -> WorldModelLoss:
+        """KL + observation NLL + reward NLL, each a mean over batch and time, each with scale 1.
+
+        Args:
+            batch: `observation` [B, T, ...], `action` [B, T, A], `reward` [B, T], `is_first` [B, T].
+            draws: of the latents.
+        """
+        target = preprocess(batch["observation"], symlog_states=self.config.symlog_states)
+        embed = self.encoder(target)
+        post, prior = self.rssm.observe(batch["action"], embed, batch["is_first"], draws)
+        kl_loss, kl = kl_balance(post.logits, prior.logits, self.config.kl_balance, self.config.free_nats)
+        feat = post.feat
+        observation_loss = unit_normal_nll(self.decoder(feat), target, event_dims=target.dim() - 2).mean()
+        # Published: the reward head learns from the states but does not shape them (see the configuration).
+        reward_feat = feat if self.config.reward_shapes_model else feat.detach()
+        reward = clip_reward(batch["reward"], self.config.reward_clip)
+        reward_loss = unit_normal_nll(self.reward(reward_feat), reward).mean()
+        metrics = {
+            "kl": kl.mean(),
+            "kl_loss": kl_loss.detach(),
+            "observation_loss": observation_loss.detach(),
+            "reward_loss": reward_loss.detach(),
+        }
+        return WorldModelLoss(kl_loss + observation_loss + reward_loss, post.detach(), kl, embed.detach(), metrics)

@@ -1,0 +1,1 @@
+"""What everything else builds on: records, interfaces, names, seeds, identities, files that survive."""

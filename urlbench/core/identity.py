@@ -1,0 +1,26 @@
+"""What makes two jobs or two configurations the same: hashes of canonical JSON."""
+
+import hashlib
+import json
+from typing import Any
+
+from urlbench.core.types import JobSpec
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and without spaces; NaN and infinities are refused with a ValueError."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(value: Any, length: int) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def job_id(spec: JobSpec) -> str:
+    """The first 16 hex digits of the SHA-256 of the spec's canonical JSON."""
+    return _digest(spec.model_dump(mode="json"), 16)
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """The first 8 hex digits of the SHA-256 of a resolved agent configuration, as used in paths and tables."""
+    return _digest(config, 8)

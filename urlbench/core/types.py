@@ -1,0 +1,305 @@
+"""The core records: what a suite measures and what a job does.
+
+Nothing here imports torch, dm_control or pandas. Budgets are in environment frames everywhere
+(frames = agent steps x action repeat), and the names say so.
+"""
+
+from typing import Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+Phase = Literal["pretrain", "finetune", "search"]
+BudgetUnit = Literal["frames", "updates"]
+ObservationKind = Literal["states", "pixels"]
+
+
+class Spec(BaseModel):
+    """A frozen record that refuses unknown keys; the base of every specification and configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- Suites: what is measured -----------------------------------------------------------------------
+
+
+class Task(Spec):
+    """One reward function of a domain, for example `walker_flip`."""
+
+    name: str
+    domain: str
+    description: str
+
+
+class Domain(Spec):
+    """One body and its tasks.
+
+    Attributes:
+        primal_task: the task whose environment is used for reward-free pretraining; its reward is
+            recorded and shown to no policy.
+        max_episode_frames: length of every episode, in frames, or of the longest if they end early.
+        ends_early: episodes may end before that, by termination (discount 0) or because all is done.
+    """
+
+    name: str
+    primal_task: str
+    max_episode_frames: int = Field(gt=0)
+    ends_early: bool = False
+
+
+class Search(Spec):
+    """How a pretrained agent is searched for goals without learning anything more.
+
+    Attributes:
+        goals: goals of a task, each looked for in `Protocol.eval_episodes` episodes.
+        found_reward: the threshold of `criterion`.
+        criterion: `step_reward` finds a goal when the reward of one agent step is at least `found_reward`;
+            `episode_return` when the sum of an episode is above it.
+        actions: the policy's `mean` (or mode), or `sampled` from it.
+        skill_steps: agent steps after which agents with skills draw another one.
+        stop_when_found: an episode ends when it has found its goal; its return then says nothing.
+    """
+
+    goals: int = Field(default=1, gt=0)
+    found_reward: float
+    criterion: Literal["step_reward", "episode_return"] = "step_reward"
+    actions: Literal["mean", "sampled"] = "mean"
+    skill_steps: int = Field(default=50, gt=0)
+    stop_when_found: bool = False
+
+    def words(self, episodes: int) -> str:
+        """The search in one sentence for people, with `episodes` for each goal."""
+        found = "a step reward of at least" if self.criterion == "step_reward" else "an episode's return above"
+        end = "left when the goal is found" if self.stop_when_found else "played to the end"
+        return (
+            f"{_counted(self.goals, 'goal')} a task, {_counted(episodes, 'episode')} each, {end}; a goal is found by "
+            f"{found} {self.found_reward:g}; {self.actions} actions, skills drawn anew every {self.skill_steps} steps"
+        )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class Protocol(Spec):
+    """The budgets of one preset of a suite, in environment frames unless a name says otherwise.
+
+    Pretraining is either `pretrain_frames` of the agent's own exploration or `pretrain_updates` on a data set's
+    first `data_transitions`. What follows is either a fine-tuning or a search for goals without learning
+    (`search`).
+
+    Attributes:
+        preset: `paper` are the published budgets, and so are `paper-...` with one other documented choice; every
+            other name marks a reduced budget.
+        snapshots: pretraining, in `pretrain_unit`, after which the agent is kept; ascending.
+        eval_every_frames: fine-tuning frames between two evaluations.
+        eval_episodes: of each evaluation, or of each goal.
+    """
+
+    preset: str
+    description: str
+    pretrain_frames: int = Field(default=0, ge=0)
+    pretrain_updates: int = Field(default=0, ge=0)
+    data_transitions: int = Field(default=0, ge=0)
+    snapshots: tuple[int, ...] = Field(min_length=1)
+    finetune_frames: int = Field(default=0, ge=0)
+    eval_every_frames: int = Field(default=0, ge=0)
+    eval_episodes: int = Field(gt=0)
+    # Frozen results made before say `zero_shot`.
+    search: Search | None = Field(default=None, validation_alias=AliasChoices("search", "zero_shot"))
+
+    @model_validator(mode="after")
+    def _budgets_fit(self) -> "Protocol":
+        if bool(self.pretrain_frames) == bool(self.pretrain_updates):
+            raise ValueError("give either pretrain_frames or pretrain_updates")
+        if bool(self.pretrain_updates) != bool(self.data_transitions):
+            raise ValueError("pretrain_updates and data_transitions belong together")
+        if list(self.snapshots) != sorted(set(self.snapshots)) or self.snapshots[0] <= 0:
+            raise ValueError(f"snapshots {self.snapshots} must be positive, ascending and distinct")
+        if self.snapshots[-1] > self.pretrain_budget:
+            raise ValueError(
+                f"snapshot {self.snapshots[-1]} lies beyond pretrain_{self.pretrain_unit} {self.pretrain_budget}"
+            )
+        if self.search is not None:
+            if self.finetune_frames or self.eval_every_frames:
+                raise ValueError("a protocol that searches has no fine-tuning")
+        elif not (self.finetune_frames and self.eval_every_frames) or self.finetune_frames % self.eval_every_frames:
+            raise ValueError(
+                f"eval_every_frames {self.eval_every_frames} must divide finetune_frames {self.finetune_frames}, "
+                "or the final score would not be taken at the end of the budget"
+            )
+        return self
+
+    @property
+    def pretrain_budget(self) -> int:
+        """Length of the pretraining, in `pretrain_unit`."""
+        return self.pretrain_frames or self.pretrain_updates
+
+    @property
+    def pretrain_unit(self) -> BudgetUnit:
+        """What pretraining and snapshots are counted in."""
+        return "frames" if self.pretrain_frames else "updates"
+
+    @property
+    def reduced(self) -> bool:
+        """True if no result compares with a published one."""
+        return self.preset != "paper" and not self.preset.startswith("paper-")
+
+
+class Normaliser(Spec):
+    """A named, versioned table that turns returns into scores: score = return / reference.
+
+    Attributes:
+        source: where the reference returns were published.
+        references: task name to reference return.
+    """
+
+    name: str
+    version: int
+    source: str
+    references: dict[str, float]
+
+
+class ImageFormat(Spec):
+    """What an agent sees of a pixel suite: RGB, channels first, uint8 [3 * frame_stack, size, size].
+
+    Attributes:
+        frame_stack: images of the latest steps, the oldest first; a reset fills it with copies of one.
+    """
+
+    size: int = Field(default=64, gt=0)
+    frame_stack: int = Field(default=1, gt=0)
+
+
+DEFAULT_IMAGE = ImageFormat()
+
+
+class GoalSets(Spec):
+    """Numbered sets of goals; a set is one more thing a result is about, beside task and seed.
+
+    Attributes:
+        goals: in each set.
+        reachable: number of goals that a simple controller that is told them comes to, by set; few more can be found.
+        source: what `reachable` was measured with.
+    """
+
+    goals: int = Field(gt=0)
+    reachable: dict[int, int]
+    source: str
+
+
+class Suite(Spec):
+    """A set of tasks with one protocol; changing a task, a budget or the normaliser changes `version`.
+
+    Attributes:
+        environment: lazy `module:function` with the signature of `EnvironmentFactory`.
+        packages: distributions whose versions are part of a result's identity.
+        protocols: budgets by preset; `paper` is the default. All of them end alike: fine-tuned, or a search.
+        normaliser: None where scores are fractions of goals found.
+        pretrained_in: name of the suite whose pretrainings are used; None for its own.
+        collection: name of the exploration method whose data set is pretrained on; None to pretrain online.
+        goal_sets: None for suites without.
+    """
+
+    name: str
+    version: int
+    description: str
+    observation: ObservationKind
+    action_repeat: int = Field(gt=0)
+    domains: tuple[Domain, ...]
+    tasks: tuple[Task, ...]
+    protocols: dict[str, Protocol]
+    normaliser: Normaliser | None
+    environment: str
+    packages: tuple[str, ...]
+    pretrained_in: str | None = None
+    collection: str | None = None
+    goal_sets: GoalSets | None = None
+
+    def domain(self, name: str) -> Domain:
+        """The domain of that name; KeyError if there is none."""
+        return {domain.name: domain for domain in self.domains}[name]
+
+    def task(self, name: str) -> Task:
+        """The task of that name; KeyError if there is none."""
+        return {task.name: task for task in self.tasks}[name]
+
+    @property
+    def full_name(self) -> str:
+        """`name@version`, as used in paths and tables."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def measured_phase(self) -> Phase:
+        """The phase that gives the scores."""
+        return "search" if any(protocol.search for protocol in self.protocols.values()) else "finetune"
+
+
+# --- Jobs: what is run ------------------------------------------------------------------------------
+
+
+class JobSpec(Spec):
+    """Everything that determines a run's result; its hash is the job's id.
+
+    Attributes:
+        suite: `name@version`.
+        task: the primal task when pretraining.
+        snapshot: of the pretraining, in the protocol's `pretrain_unit`, that the job starts from; 0 if none.
+        parent: job id of that pretraining.
+        image: what the agent sees of a pixel suite; None from states, and if it does not look.
+        goal_set: number of the goal set; None for suites without.
+        data: fingerprint of the data set that is pretrained on; None online.
+        agent_config: the resolved configuration, as plain JSON values.
+        versions: versions of the packages that are part of a result's identity.
+    """
+
+    suite: str
+    observation: ObservationKind
+    action_repeat: int
+    agent: str
+    agent_config: dict[str, Any]
+    protocol: Protocol
+    phase: Phase
+    domain: str
+    task: str
+    seed: int
+    snapshot: int = 0
+    parent: str | None = None
+    image: ImageFormat | None = None
+    goal_set: int | None = None
+    data: str | None = None
+    versions: dict[str, str]
+
+
+class Job(Spec):
+    """A JobSpec with its id and its place on disk.
+
+    Attributes:
+        id: the first 16 hex digits of the SHA-256 of the spec's canonical JSON.
+        path: run directory, relative to the runs root.
+        parent_path: run directory of the parent, relative to the runs root; None without a parent.
+        plugins: files or modules that register the suite or the agent; not part of the identity.
+        data_path: folder of the data set that is pretrained on; not part of the identity, its fingerprint is.
+    """
+
+    id: str
+    path: str
+    spec: JobSpec
+    parent_path: str | None = None
+    plugins: tuple[str, ...] = ()
+    data_path: str | None = None
+
+    @property
+    def label(self) -> str:
+        """A short name for people: `choreographer finetune walker_walk seed 0`."""
+        spec = self.spec
+        where = spec.domain if spec.phase == "pretrain" else spec.task
+        if spec.goal_set is not None and spec.phase != "pretrain":
+            where += f" goal set {spec.goal_set}"
+        start = f" from {spec.snapshot}" if spec.snapshot else ""
+        return f"{spec.agent} {spec.phase} {where}{start} seed {spec.seed}"
+
+
+class Plan(Spec):
+    """Jobs in an order in which every parent comes before its children."""
+
+    jobs: tuple[Job, ...]

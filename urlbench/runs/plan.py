@@ -1,0 +1,312 @@
+"""From what a user asks for to the jobs that make it, each with its identity and its place on disk."""
+
+import re
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from urlbench.core.config import agent_changes, plain_values, resolve_config
+from urlbench.core.errors import UserError, unknown_name
+from urlbench.core.identity import config_hash, job_id
+from urlbench.core.interfaces import AgentSpec
+from urlbench.core.registry import load_agent, load_plugin, load_suite
+from urlbench.core.types import Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task
+from urlbench.episodes.datasets import find_dataset
+
+PhaseChoice = Literal["pretrain", "finetune", "search", "all"]
+MAX_SEED = 2**32 - 1  # what dm_control's random streams take
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+class PlanRequest(Spec):
+    """What a user asks for, as given on the command line.
+
+    Attributes:
+        domains: names of domains; empty for all.
+        tasks: names of tasks; empty for all tasks of the domains.
+        snapshots: `last`, `all` or counts such as `100k,2M`: what a fine-tuning or an evaluation starts from.
+        goal_sets: numbers of goal sets to search with every seed; empty for the one with the number of the seed, as
+            published.
+        overrides: `agent.key=value` or `<agent name>.key=value`.
+        config_file: YAML file with one mapping per agent.
+        plugins: files or modules that register suites or agents; absolute for files.
+        data: folder of the data sets; absolute, for workers in other folders.
+    """
+
+    suite: str
+    agents: tuple[str, ...]
+    domains: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    seeds: tuple[int, ...]
+    preset: str = "paper"
+    phase: PhaseChoice = "all"
+    snapshots: str = "last"
+    goal_sets: tuple[int, ...] = ()
+    overrides: tuple[str, ...] = ()
+    config_file: str | None = None
+    plugins: tuple[str, ...] = ()
+    data: str = "data"
+
+
+def parse_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
+    """The seeds (or goal sets) that an option names: `10` is 0 to 9, `0-4` and `3,7` are explicit and may be mixed.
+
+    Raises:
+        UserError: for no seeds, a seed named twice or anything else.
+    """
+    what = option.removeprefix("--").removesuffix("s").replace("-", " ")
+    too_large = [number for number in re.findall(r"\d+", text) if int(number) > MAX_SEED]
+    if too_large:
+        raise UserError(f"{option} {text!r} names {too_large[0]}; environments take {what}s from 0 to {MAX_SEED}.")
+    if re.fullmatch(r"\d+", text):
+        if int(text) == 0:
+            raise UserError(f"{option} 0 asks for no {what}s; {option} 1 is {what} 0 alone, and 3-3 is {what} 3 alone.")
+        return tuple(range(int(text)))
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise UserError(
+                f"cannot read {option} {text!r}; write a number of {what}s (10), a range (0-4) or a list (3,7)."
+            )
+        seeds.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"{option} {text!r} names a {what} twice; a run counts once, so name each {what} once.")
+    return tuple(seeds)
+
+
+def parse_frames(text: str) -> int:
+    """A number of frames such as `5000`, `100k` or `2M`; UserError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
+    frames = float(match[1]) * _UNITS[match[2].lower()] if match else 0.5
+    if frames != int(frames):
+        raise UserError(f"cannot read {text!r} as a number of frames; write for example 5000, 100k or 2M.")
+    return int(frames)
+
+
+def format_frames(frames: int) -> str:
+    """A short form that `parse_frames` reads back: 2000000 is `2M`, 100000 is `100k`, 250 is `250`."""
+    for letter, unit in (("M", 1_000_000), ("k", 1_000)):
+        if frames >= unit and frames % unit == 0:
+            return f"{frames // unit}{letter}"
+    return str(frames)
+
+
+def make_plan(request: PlanRequest) -> Plan:
+    """All jobs of the request, pretrainings before the fine-tunings or evaluations that start from them.
+
+    An agent that does not pretrain gets the latter with `snapshot` 0 and no parent. With `phase="finetune"` or
+    `"search"` the parents are left out of the plan and are expected on disk.
+
+    Raises:
+        UserError: for every name, key or number that cannot be planned.
+    """
+    for plugin in request.plugins:
+        load_plugin(plugin)
+    suite = load_suite(request.suite)
+    if request.preset not in suite.protocols:
+        raise unknown_name("preset", request.preset, suite.protocols, where=f"of suite {suite.name!r}")
+    protocol = suite.protocols[request.preset]
+    if request.phase not in ("all", "pretrain", suite.measured_phase):
+        raise UserError(
+            f"suite {suite.name!r} has no phase {request.phase!r}; "
+            f"--phase takes pretrain, {suite.measured_phase} or all."
+        )
+    if request.goal_sets and suite.goal_sets is None:
+        raise UserError(f"suite {suite.name!r} has no goal sets; leave --goal-sets away.")
+    domains, tasks = _selected(suite, request.domains, request.tasks)
+    if not request.agents:
+        raise UserError("no agent is named; name at least one with --agent, see: urlbench list agents")
+    if not request.seeds:
+        raise UserError("no seed is named; ask for at least one with --seeds.")
+    snapshots = parse_snapshots(protocol, request.snapshots)
+    agents = tuple(dict.fromkeys(request.agents))
+    changes = agent_changes(agents, request.overrides, request.config_file)
+    versions = package_versions(suite.packages)
+    jobs: list[Job] = []
+    for name in agents:
+        spec = load_agent(name)
+        if suite.observation not in spec.observations:
+            raise UserError(
+                f"agent {name!r} runs on {' and '.join(spec.observations)}, and suite {suite.name!r} gives "
+                f"{suite.observation}; choose another of: urlbench list suites"
+            )
+        config = plain_values(resolve_config(spec, request.preset, changes[name]))
+        maker = _JobMaker(suite, protocol, spec, config, versions, request)
+        for seed in request.seeds:
+            for domain in domains:
+                jobs.extend(maker.jobs(domain, tasks, seed, request.phase, snapshots))
+    if not jobs:
+        raise UserError(
+            f"--phase {request.phase} gives no jobs: {', '.join(agents)} has no pretraining; "
+            f"use --phase {suite.measured_phase}."
+        )
+    return Plan(jobs=tuple(sorted(jobs, key=lambda job: job.spec.phase != "pretrain")))
+
+
+class _JobMaker:
+    """Makes the jobs of one agent and its configuration."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        protocol: Protocol,
+        agent: AgentSpec,
+        config: dict[str, Any],
+        versions: dict[str, str],
+        request: PlanRequest,
+    ) -> None:
+        self.suite, self.protocol, self.agent, self.config = suite, protocol, agent, config
+        self.versions, self.request = versions, request
+        # Suites that only search share the pretrainings of another suite, with the same preset.
+        self.school = suite if suite.pretrained_in is None else load_suite(suite.pretrained_in)
+
+    def jobs(
+        self, domain: Domain, tasks: Sequence[Task], seed: int, phase: PhaseChoice, snapshots: Sequence[int]
+    ) -> list[Job]:
+        """The pretraining of `domain` and what starts from it on its tasks, for one seed."""
+        jobs: list[Job] = []
+        parent: Job | None = None
+        if self.agent.pretrains:
+            parent = self._pretraining(domain, seed)
+            if phase in ("pretrain", "all"):
+                jobs.append(parent)
+        if phase != "pretrain":
+            goal_sets: tuple[int | None, ...] = (None,)
+            if self.suite.goal_sets is not None:
+                goal_sets = self.request.goal_sets or (seed,)
+            jobs += [
+                self._measurement(task, seed, count, goal_set, parent)
+                for count in (snapshots if parent else (0,))
+                for task in tasks
+                if task.domain == domain.name
+                for goal_set in goal_sets
+            ]
+        return jobs
+
+    def _pretraining(self, domain: Domain, seed: int) -> Job:
+        suite = self.school
+        domain = suite.domain(domain.name)
+        data_path = data = None
+        if suite.collection is not None:
+            dataset = find_dataset(Path(self.request.data), domain.name, suite.collection)
+            data_path, data = str(dataset.folder), dataset.fingerprint(self.protocol.data_transitions)
+        spec = JobSpec(
+            **self._common(suite),
+            protocol=self._pretraining_protocol(),
+            phase="pretrain",
+            domain=domain.name,
+            task=domain.primal_task,
+            seed=seed,
+            goal_set=seed if suite.goal_sets is not None else None,
+            data=data,
+        )
+        return self._job(spec, None, data_path)
+
+    def _pretraining_protocol(self) -> Protocol:
+        """The school's protocol of the same budget; choices about the evaluation do not change a pretraining."""
+        preset = self.protocol.preset if self.protocol.reduced else "paper"
+        return self.school.protocols[preset]
+
+    def _measurement(self, task: Task, seed: int, snapshot: int, goal_set: int | None, parent: Job | None) -> Job:
+        spec = JobSpec(
+            **self._common(self.suite),
+            protocol=self.protocol,
+            phase=self.suite.measured_phase,
+            domain=task.domain,
+            task=task.name,
+            seed=seed,
+            snapshot=snapshot,
+            parent=parent.id if parent else None,
+            goal_set=goal_set,
+        )
+        return self._job(spec, parent, None)
+
+    def _common(self, suite: Suite) -> dict[str, Any]:
+        return {
+            "suite": suite.full_name,
+            "observation": suite.observation,
+            "action_repeat": suite.action_repeat,
+            "agent": self.agent.name,
+            "agent_config": self.config,
+            "image": self.agent.image if suite.observation == "pixels" and self.agent.looks else None,
+            "versions": self.versions,
+        }
+
+    def _job(self, spec: JobSpec, parent: Job | None, data_path: str | None) -> Job:
+        return Job(
+            id=job_id(spec),
+            path=run_path(spec),
+            spec=spec,
+            parent_path=parent.path if parent else None,
+            plugins=self.request.plugins,
+            data_path=data_path,
+        )
+
+
+def run_path(spec: JobSpec) -> str:
+    """Where a run of `spec` belongs, relative to the runs folder."""
+    parts = [spec.suite, f"{spec.agent}-{config_hash(spec.agent_config)}", spec.protocol.preset, spec.phase]
+    parts.append(spec.domain if spec.phase == "pretrain" else spec.task)
+    if spec.snapshot:
+        parts.append(f"snapshot_{spec.snapshot}")
+    if spec.goal_set is not None and spec.phase != "pretrain":
+        parts.append(f"goal_set_{spec.goal_set}")
+    return "/".join([*parts, f"seed_{spec.seed}"])
+
+
+def _selected(suite: Suite, domains: Iterable[str], tasks: Iterable[str]) -> tuple[list[Domain], list[Task]]:
+    """The domains and tasks asked for, in the suite's order."""
+    where, known_domains, known_tasks = (
+        f"in suite {suite.name!r}",
+        {domain.name for domain in suite.domains},
+        {task.name: task for task in suite.tasks},
+    )
+    asked_domains, asked_tasks = set(domains), set(tasks)
+    for name in sorted(asked_domains - known_domains):
+        raise unknown_name("domain", name, known_domains, where=where)
+    for name in sorted(asked_tasks - known_tasks.keys()):
+        raise unknown_name("task", name, known_tasks, where=where, see="urlbench list tasks")
+    for name in sorted(asked_tasks):
+        if asked_domains and known_tasks[name].domain not in asked_domains:
+            raise UserError(
+                f"task {name!r} is of domain {known_tasks[name].domain!r}, which --domains leaves out; "
+                "name that domain too, or leave --domains away."
+            )
+    chosen = [
+        task
+        for task in suite.tasks
+        if (not asked_tasks or task.name in asked_tasks) and (not asked_domains or task.domain in asked_domains)
+    ]
+    used = {task.domain for task in chosen}
+    return [domain for domain in suite.domains if domain.name in used], chosen
+
+
+def parse_snapshots(protocol: Protocol, text: str) -> tuple[int, ...]:
+    """The snapshots that `last`, `all` or counts such as `100k,2M` mean; UserError where the protocol keeps none."""
+    if text == "last":
+        return protocol.snapshots[-1:]
+    if text == "all":
+        return protocol.snapshots
+    asked = {parse_frames(part) for part in text.split(",")}
+    for frames in sorted(asked - set(protocol.snapshots)):
+        kept = ", ".join(format_frames(one) for one in protocol.snapshots)
+        raise UserError(
+            f"no snapshot is kept at {format_frames(frames)} {protocol.pretrain_unit} with preset {protocol.preset!r}; "
+            f"--snapshots takes all, last or some of: {kept}."
+        )
+    return tuple(sorted(asked))
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The installed versions; UserError if a package is missing."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError as error:
+            raise UserError(
+                f"the suite needs the package {package!r}, which is not installed; run: make venv"
+            ) from error
+    return versions

@@ -1,0 +1,1 @@
+"""Suites on dm_control: walker, quadruped and Jaco, from states and from images."""

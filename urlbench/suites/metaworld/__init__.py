@@ -1,0 +1,1 @@
+"""Suites on Meta-World's Sawyer arm."""

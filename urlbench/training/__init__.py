@@ -1,0 +1,1 @@
+"""One job from start to end: the loops, evaluation, searches, checkpoints, the worker."""
