@@ -1,6 +1,7 @@
 """What holds for all tests, and fixtures that several files share."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from slurm_cluster import SlurmCluster, obstacle
 
 from urlbench.cli import app
 
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_disk() -> Iterator[None]:
@@ -22,6 +25,20 @@ def quick_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_the_foreground() -> Iterator[None]:
+    """Processes that tests start take signals, also if the tests were started to ignore them, by nohup or with &.
+
+    A signal that is ignored stays so in programs that are started; a handler does not.
+    """
+    ignored = [number for number in _SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda number, frame: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="module")

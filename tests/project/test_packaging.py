@@ -2,13 +2,13 @@
 
 import os
 import re
-import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from processes import run_program
 
 from urlbench.baselines.published_data import HASHES
 
@@ -44,7 +44,7 @@ def test_the_continuous_integration_runs_the_tests() -> None:
 @pytest.mark.slow
 def test_the_wheel_from_the_sdist_has_every_module_and_nothing_beside_the_package(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(command)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

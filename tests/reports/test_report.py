@@ -4,11 +4,11 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run_program
 from synthetic_runs import TASKS, evaluation, make_job, write_grid, write_run
 
 from urlbench.cli import app as cli
@@ -119,7 +119,7 @@ def test_the_same_runs_give_the_same_bytes(everything, tmp_path, formats):
     first = next(iter(everything.values())).parent
     root = first.parents[1]
     command = [sys.executable, "-c", script, SUPPORT, str(root), str(tmp_path), *formats]
-    subprocess.run(command, check=True, timeout=120)
+    run_program(command, check=True)
     endings = {".tex" if name == "latex" else f".{name}" for name in formats}
     made = {path.name: path for path in (tmp_path / "toy@1-smoke").iterdir()}
     assert made.keys() == {name for name, path in everything.items() if path.suffix in endings}
@@ -286,8 +286,8 @@ def test_latex_is_well_formed(everything):
 def test_latex_compiles(everything):
     wrapper = everything["report-toy@1-smoke.tex"]
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", wrapper.name]
-    done = subprocess.run(command, cwd=wrapper.parent, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    done = run_program(command, cwd=wrapper.parent, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_special_characters_are_escaped():

@@ -3,12 +3,12 @@
 import csv
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import run_program
 from synthetic_searches import EPISODES, GOALS, REACH, SPARSE, make_job, write_search, write_searches
 
 from urlbench.core.errors import IncompleteError, UserError
@@ -231,7 +231,7 @@ def test_the_same_runs_give_the_same_bytes_without_torch(everything, tmp_path, f
     )
     root = next(iter(everything.values())).parents[2]
     command = [sys.executable, "-c", script, SUPPORT, str(root), str(tmp_path), *formats]
-    subprocess.run(command, check=True, timeout=120)
+    run_program(command, check=True)
     endings = {".tex" if name == "latex" else f".{name}" for name in formats}
     expected = {name for name, path in everything.items() if "toy-reach" in name and path.suffix in endings}
     made = {path.name: path for path in tmp_path.glob("*/*")}
@@ -333,5 +333,5 @@ def test_bootstrap_options_are_refused(reach):
 def test_latex_compiles(everything, suite):
     wrapper = everything[f"report-{suite}@1-smoke.tex"]
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", wrapper.name]
-    done = subprocess.run(command, cwd=wrapper.parent, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    done = run_program(command, cwd=wrapper.parent, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]

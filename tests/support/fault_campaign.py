@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from processes import run_program
 from slurm_cluster import NODES, SlurmCluster, processes
 from toy_runs import PLUGIN, assert_same_run
 
@@ -278,14 +279,14 @@ def small_disk(folder: Path) -> Iterator[Path]:
     """A folder on a disk of its own where that can be had, which is as root; else a plain one."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={_TMPFS_MIB}m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    mounted = run_program(mount).returncode == 0
     if not mounted:
         print("no small disk can be mounted here, so there are no faults of a full disk", flush=True)
     try:
         yield folder
     finally:
         if mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            run_program(["umount", "--lazy", str(folder)], check=True)
 
 
 def run_campaign(campaign: LocalCampaign | SlurmCampaign, undisturbed: Path, seeds_at_a_time: int) -> int:
@@ -294,7 +295,7 @@ def run_campaign(campaign: LocalCampaign | SlurmCampaign, undisturbed: Path, see
     while not campaign.over:
         batch = range(len(seeds), len(seeds) + seeds_at_a_time)
         seeds += batch
-        subprocess.run([*campaign.command(batch, undisturbed), "--workers", "6"], stdout=subprocess.DEVNULL, check=True)
+        run_program([*campaign.command(batch, undisturbed), "--workers", "6"], stdout=subprocess.DEVNULL, check=True)
         campaign.run(batch)
     campaign.restore_what_nobody_read()
     return compare(campaign.root, undisturbed)

@@ -18,15 +18,18 @@ HANG_SECONDS = 1800.0
 _POLL_SECONDS = 0.02
 
 
-def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+def run_program(command: Sequence[str], *, check: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; its exit code and, as text, what it says.
 
     Args:
         command: the program and its arguments.
+        check: it must succeed.
         options: of `subprocess.run`.
     """
-    given = {"capture_output": True, "text": True, "check": False, "timeout": HANG_SECONDS, **options}
-    return subprocess.run(command, **given)
+    given = {"capture_output": True, "text": True, "timeout": HANG_SECONDS, **options}
+    done = subprocess.run(command, check=False, **given)
+    assert not check or done.returncode == 0, f"exit code {done.returncode}: {done.stdout}{done.stderr}"
+    return done
 
 
 @contextmanager

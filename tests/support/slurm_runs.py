@@ -1,13 +1,13 @@
 """`urlbench run --executor slurm` as a user calls it, on the cluster of the tests."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from processes import run_program
 from slurm_cluster import SlurmCluster
 from toy_runs import PLUGIN
 
@@ -55,9 +55,7 @@ class SlurmRuns:
         if first_on_path:
             environment["PATH"] = f"{first_on_path}{os.pathsep}{environment['PATH']}"
         command = [sys.executable, "-m", "urlbench", *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
-        )
+        done = run_program(command, cwd=self.folder, env=environment)
         if done.returncode < 0:
             done.check_returncode()
         assert done.returncode == code, done.stdout + done.stderr

@@ -2,8 +2,8 @@
 
     python struck.py SIGNAL COUNT FOLDER MODULE [ARGUMENT…]
 
-runs a module as `python -m` does, and sends the process the signal at the COUNT-th time that it is about to open, rename
-or remove something below FOLDER. What a killed process leaves behind is decided by what it had done to files.
+runs a module as `python -m` does, and sends the process the signal at the COUNT-th time that it is about to open,
+rename or remove something below FOLDER. What a killed process leaves behind is decided by what it had done to files.
 """
 
 import multiprocessing

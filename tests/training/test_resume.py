@@ -190,9 +190,7 @@ def test_a_full_disk_leaves_the_run_resumable(
 
 
 @pytest.mark.parametrize("most", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_kill_9_at_random_moments(
-    reference: tuple[RunDirectory, RunDirectory], tmp_path: Path, most: int
-) -> None:
+def test_kill_9_at_random_moments(reference: tuple[RunDirectory, RunDirectory], tmp_path: Path, most: int) -> None:
     pretraining, finetuning = toy_jobs(tmp_path)
     run(tmp_path, *pretraining)
     kills, _ = kill_until_done(tmp_path, finetuning[1], random.Random(0), most)
