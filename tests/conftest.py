@@ -12,9 +12,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from command_line import Command, Outcome
+from registration import forgotten
 from slurm_cluster import SlurmCluster, obstacle
+from synthetic_searches import SUITES
+from toy_runs import toy_plugin
 
 from urlbench.cli import app
+from urlbench.core.registry import register_suite
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -39,6 +43,26 @@ def signals_as_in_the_foreground() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registry_of_the_file() -> Iterator[None]:
+    """What a file of tests registers is unknown to others."""
+    with forgotten():
+        yield
+
+
+@pytest.fixture(scope="module")
+def toy_suites(registry_of_the_file: None) -> None:
+    """The toy suites and agents are registered."""
+    toy_plugin()
+
+
+@pytest.fixture(scope="module")
+def synthetic_suites(registry_of_the_file: None) -> None:
+    """The suites of `synthetic_runs` and `synthetic_searches` are registered."""
+    for suite in SUITES.values():
+        register_suite(suite)
 
 
 @pytest.fixture(scope="module")

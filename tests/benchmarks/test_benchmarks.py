@@ -14,7 +14,7 @@ from urlbench.core import registry
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-AGENTS = sorted(registry.names("agent"))  # here, before tests register others
+AGENTS = sorted(registry.names("agent"))
 RESULTS = sorted((BENCHMARKS / "results").glob("updates-*.json"))
 
 

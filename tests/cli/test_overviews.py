@@ -9,6 +9,8 @@ from urlbench.cli.listing import describe, format_agent, format_suite
 from urlbench.cli.overview import format_overview, read_overview
 from urlbench.core.types import ImageFormat
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 
 def grid(root: Path) -> list[str]:
     """The first grid of the overview, without the numbers below all grids."""

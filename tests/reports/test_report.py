@@ -17,6 +17,8 @@ from urlbench.reports.document import FORMATS, escape_latex, escape_markdown
 from urlbench.reports.figures import PICTURES
 from urlbench.reports.report import make_report
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 SUPPORT = str(Path(__file__).parents[1] / "support")
 REDUCED = "REDUCED BUDGET: preset smoke — not comparable with published numbers"
 
@@ -112,7 +114,8 @@ def test_the_command_of_a_report_makes_it_again_with_its_plugins(grid, tmp_path,
 def test_the_same_runs_give_the_same_bytes(everything, tmp_path, formats):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import synthetic_runs;"
-        "from urlbench.reports.report import make_report;"
+        "from urlbench.core.registry import register_suite; from urlbench.reports.report import make_report;"
+        "register_suite(synthetic_runs.TOY);"
         "make_report(sys.argv[2], 'toy', None, 'smoke', sys.argv[3], reps=200, formats=sys.argv[4:]);"
         "assert not {'torch', 'mujoco', 'dm_control'} & sys.modules.keys()"
     )

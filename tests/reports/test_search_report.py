@@ -17,6 +17,8 @@ from urlbench.reports.document import FORMATS, escape_latex
 from urlbench.reports.proportions import wilson
 from urlbench.reports.report import make_report
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 SUPPORT = str(Path(__file__).parents[1] / "support")
 REDUCED = "REDUCED BUDGET: preset smoke — not comparable with published numbers"
 
@@ -225,7 +227,8 @@ def test_the_files_are_named_after_suite_and_preset(everything):
 def test_the_same_runs_give_the_same_bytes_without_torch(everything, tmp_path, formats):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import synthetic_searches;"
-        "from urlbench.reports.report import make_report;"
+        "from urlbench.core.registry import register_suite; from urlbench.reports.report import make_report;"
+        "[register_suite(one) for one in synthetic_searches.SUITES.values()];"
         "make_report(sys.argv[2], 'toy-reach', None, 'smoke', sys.argv[3], formats=sys.argv[4:]);"
         "assert not {'torch', 'mujoco', 'dm_control', 'metaworld'} & sys.modules.keys()"
     )

@@ -29,6 +29,8 @@ from urlbench.results.selection import Selection
 from urlbench.runs.plan import PlanRequest, make_plan, parse_seeds
 from urlbench.runs.store import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 JOB = make_job("apt", 1)
 
 

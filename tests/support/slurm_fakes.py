@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from registration import forgotten
 from toy_runs import PLUGIN
 
 from urlbench.core.types import Job, Plan
@@ -145,7 +146,8 @@ def profile(**changes: Any) -> Profile:
 def toy_plan(**changes: Any) -> Plan:
     """Two seeds of a pretraining and two fine-tunings, unless `changes` ask for others."""
     choices = {"domains": ("ball",), "seeds": (0, 1), "preset": "smoke", "plugins": (str(PLUGIN),), **changes}
-    return make_plan(PlanRequest(**{"suite": "toy-states", "agents": ("toy",), **choices}))
+    with forgotten():  # files of tests make plans when they are imported, too
+        return make_plan(PlanRequest(**{"suite": "toy-states", "agents": ("toy",), **choices}))
 
 
 def put(root: Path, job: Job, state: str, **changes: Any) -> RunDirectory:

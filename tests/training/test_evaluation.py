@@ -17,7 +17,6 @@ from toy_search import pretrained_search
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Actor, Agent, AgentContext, Array, Environment, Schedule
-from urlbench.core.registry import load_plugin
 from urlbench.core.types import Job, Search
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
@@ -27,7 +26,7 @@ from urlbench.training.evaluation import Episode, FinetuningEvaluation, LocalPla
 from urlbench.training.evaluation_pool import ProcessPlayer, open_player
 
 torch.set_num_threads(1)
-load_plugin(str(PLUGIN))
+pytestmark = pytest.mark.usefixtures("toy_suites")
 
 
 class RecordingAgent(Agent):
