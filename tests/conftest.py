@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before NumPy and PyTorch are imported, and for the processes that tests start: each test has one core, as -n auto
 # starts as many workers as there are cores, and threads that wait for one another take the cores of other workers.
@@ -12,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from command_line import Command, Outcome
+from processes import HANG_SECONDS
 from registration import forgotten
 from slurm_cluster import SlurmCluster, obstacle
 from synthetic_searches import SUITES
@@ -28,6 +31,19 @@ def quick_disk() -> Iterator[None]:
     """Wait for no disk: a killed process loses nothing by it, and no test can cut the power. Full disks are made up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_commands() -> Iterator[None]:
+    """A program that one of our commands asks for something may take its time, as the machine may be busy."""
+    run = subprocess.run
+
+    def patient(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
+        return run(*arguments, **(options | ({"timeout": HANG_SECONDS} if "timeout" in options else {})))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subprocess.run", patient)
         yield
 
 
