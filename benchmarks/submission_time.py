@@ -35,7 +35,7 @@ def until_all_run(cluster: slurm_cluster.SlurmCluster, jobs: int, start: float) 
 def end_all(cluster: slurm_cluster.SlurmCluster) -> None:
     """Cancel everything and wait until it has ended."""
     cluster.run("scancel", "--signal=KILL", "--full", "--state=RUNNING", "--partition=main")
-    cluster.wait_until(lambda: not cluster.run("squeue", "--noheader"), "all jobs have ended", _LONGEST_SECONDS)
+    cluster.wait_until(lambda: not cluster.run("squeue", "--noheader"), "all jobs have ended")
 
 
 def submitted_by_urlbench(cluster: slurm_cluster.SlurmCluster, folder: Path, jobs: int) -> dict[str, float]:

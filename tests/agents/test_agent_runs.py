@@ -14,7 +14,7 @@ from urlbench.runs.store import RunDirectory, RunStore
 
 torch.set_num_threads(1)
 
-AGENTS = sorted(name for name in registry.names("agent") if not name.startswith("toy"))
+AGENTS = sorted(registry.names("agent"))
 # One of each kind of state that a run holds; the others go through the same code.
 FAST = ("aps", "choreographer", "dreamer-aps", "random")
 agents = pytest.mark.parametrize(

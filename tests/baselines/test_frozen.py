@@ -21,6 +21,8 @@ from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.scores import final_scores
 from urlbench.results.selection import make_selection
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:

@@ -16,6 +16,8 @@ from urlbench.baselines.verification import verify_stored
 from urlbench.cli import app as cli
 from urlbench.core.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 HEADER = ("agent", "task", "seed", "frames", "return")
 
 

@@ -1,13 +1,13 @@
 """How `make bench` reads and shows what benchmarks record; never how fast anything is."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from processes import run_program
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -81,9 +81,7 @@ for number in range(40):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     faults = {
-        kind: int(
-            subprocess.run([sys.executable, "-c", code, kind], stdout=subprocess.PIPE, check=True, cwd=ROOT).stdout
-        )
+        kind: int(run_program([sys.executable, "-c", code, kind], check=True, cwd=ROOT).stdout)
         for kind in ("freed", "kept")
     }
     assert faults["kept"] < 1000 < faults["freed"]

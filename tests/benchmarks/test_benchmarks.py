@@ -1,7 +1,6 @@
 """What the benchmarks report; never how fast anything is."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -9,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from processes import run_program
 
 from urlbench.core import registry
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-AGENTS = sorted(registry.names("agent"))  # here, before tests register others
+AGENTS = sorted(registry.names("agent"))
 RESULTS = sorted((BENCHMARKS / "results").glob("updates-*.json"))
 
 
@@ -75,9 +75,7 @@ def test_trained_parameters_are_counted_once_and_copies_are_not(one_update: Modu
 def test_the_command_measures_each_phase_and_shows_it_again(tmp_path: Path) -> None:
     def command(*arguments: str) -> str:
         script = str(BENCHMARKS / "updates.py")
-        return subprocess.run(
-            [sys.executable, script, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
+        return run_program([sys.executable, script, *arguments], cwd=ROOT, check=True).stdout
 
     small = ("--preset", "smoke", "--updates", "2", "--threads", "1")
     printed = command("--agents", "ddpg,random", *small, "--output", str(tmp_path / "found.json"))

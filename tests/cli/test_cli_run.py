@@ -6,11 +6,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from toy_runs import PLUGIN
+from processes import finish, run_program, started
+from toy_runs import PLUGIN, Hold
 
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory
@@ -28,18 +28,15 @@ def command(*arguments: str) -> list[str]:
 
 
 def urlbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=folder, capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT
-    )
+    return run_program(command(*arguments), cwd=folder, env=ENVIRONMENT)
 
 
-def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A run whose first worker is at work."""
-    process = subprocess.Popen(command(*arguments), cwd=folder, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    while not any("attempt 1 starts" in file.read_text() for file in folder.rglob("log.txt")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    return process
+# `urlbench` that waits for as long as it takes until workers whose command was killed have noticed it.
+PATIENT = """\
+from urlbench.cli import app
+from urlbench.local import run
+run._ORPHAN_SECONDS = float("inf")
+app.main()"""
 
 
 def evaluations(folder: Path) -> dict[str, bytes]:
@@ -82,9 +79,11 @@ def test_ctrl_c_saves_and_the_same_command_continues_bit_for_bit(tmp_path: Path)
         folder.mkdir()
     assert urlbench(whole, *arguments).returncode == 0
 
-    process = started(cut, *arguments)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    hold = Hold(tmp_path / "hold", 30)
+    with started(command(*arguments), cwd=cut, env={**ENVIRONMENT, **hold.environment}) as process:
+        hold.wait(process)
+        process.send_signal(signal.SIGINT)
+        output = finish(process)
     assert process.returncode == 3, output
     assert "the same command continues where it stopped" in output
 
@@ -95,10 +94,12 @@ def test_ctrl_c_saves_and_the_same_command_continues_bit_for_bit(tmp_path: Path)
 
 def test_killing_everything_loses_nothing(tmp_path: Path) -> None:
     arguments = ["run", *SMOKE, "--agent", "toy", "--tasks", "ball_left", "--seeds", "1"]
-    process = started(tmp_path, *arguments)
-    process.kill()
-    process.communicate()
-    continued = urlbench(tmp_path, *arguments)
+    hold = Hold(tmp_path / "hold", 30)
+    with started(command(*arguments), cwd=tmp_path, env={**ENVIRONMENT, **hold.environment}) as process:
+        hold.wait(process)
+        process.kill()
+    hold.let_go()
+    continued = run_program([sys.executable, "-c", PATIENT, *arguments], cwd=tmp_path, env=ENVIRONMENT)
     assert continued.returncode == 0, continued.stdout
     assert "2 of 2 jobs are done" in continued.stdout or "nothing to do" in continued.stdout
 

@@ -12,6 +12,8 @@ from urlbench.core.types import ImageFormat
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 
 def grid(root: Path) -> list[str]:
     """The first grid of the overview, without the numbers below all grids."""

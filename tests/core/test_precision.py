@@ -33,7 +33,7 @@ from urlbench.training import evaluation_pool
 from urlbench.training.assembly import precision_of, set_up_torch
 from urlbench.training.job import run_job
 
-AGENTS = sorted(name for name in registry.names("agent") if not name.startswith("toy"))
+AGENTS = sorted(registry.names("agent"))
 
 
 def bfloat16_works() -> bool:

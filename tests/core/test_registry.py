@@ -1,12 +1,12 @@
 """Names of suites and agents: lazy, unique, extendable."""
 
-import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
+from registration import forgotten
 from toy_runs import PLUGIN
 
 from urlbench.core import registry
@@ -16,14 +16,9 @@ from urlbench.core.types import Suite
 
 
 @pytest.fixture(autouse=True)
-def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_SUITES", dict(registry._SUITES))
-    monkeypatch.setattr(registry, "_AGENTS", dict(registry._AGENTS))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("urlbench_plugin_"):
-            del sys.modules[name]
+def _restored() -> Iterator[None]:
+    with forgotten():
+        yield
 
 
 def write_plugin(folder: Path, name: str, agent: str) -> str:
@@ -48,6 +43,11 @@ def test_every_agent_resolves(name: str) -> None:
     spec = registry.load_agent(name)
     assert isinstance(spec, AgentSpec)
     assert spec.name == name
+
+
+def test_nothing_that_other_tests_register_is_known_here() -> None:
+    for table in (registry._SUITES, registry._AGENTS):
+        assert {entry.origin for entry in table.values()} == {"urlbench"}
 
 
 def test_every_name_has_a_description() -> None:

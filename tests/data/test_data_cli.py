@@ -1,16 +1,15 @@
 """`urlbench data` on the command line, and the whole way from collecting data to a report."""
 
 import json
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+import struck
 from archive_server import pack, serving
+from processes import run_program
 from real_data import change, collect_random, copy_of
 
 from urlbench.cli import app as cli
@@ -48,9 +47,7 @@ def data(command: Run) -> Run:
 
 def urlbench(*arguments: str, cwd: Path) -> str:
     """The output of a command that must succeed, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "urlbench", *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    done = run_program([sys.executable, "-m", "urlbench", *arguments], cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -120,18 +117,12 @@ def test_import_relabel_and_download_end_with_what_is_there(data: Run, walker: D
 @pytest.mark.slow
 def test_a_signal_stops_a_collection_and_the_same_command_continues(tmp_path: Path) -> None:
     command = ["data", "collect", "--domain", "walker", "--agent", "random", "--transitions", "12k"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "urlbench", *command], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
     folder = tmp_path / "data" / "walker" / "random"
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("buffer/episode_*.npz"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 3, out
-    assert "the same command continues" in out
+    # When the third episode is about to be written.
+    when = ("SIGINT", "3", str(folder / "buffer"), "urlbench")
+    interrupted = run_program([sys.executable, struck.__file__, *when, *command], cwd=tmp_path)
+    assert interrupted.returncode == 3, interrupted.stdout + interrupted.stderr
+    assert "the same command continues" in interrupted.stdout
     done = len(list(folder.glob("buffer/episode_*.npz")))
     assert 2 <= done < 12
     assert "12000 transitions of walker in 12 episodes" in urlbench(*command, cwd=tmp_path)

@@ -1,11 +1,7 @@
 """Collecting data sets: ExORL's format, and the same files however often it is interrupted."""
 
-import multiprocessing
-import os
 import random
-import signal
-import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from real_data import collect_random, load
+from struck import killed
 from toy_runs import StopAt
 
 from urlbench.core.errors import UserError
@@ -22,7 +19,6 @@ from urlbench.episodes.format import FORMATS
 from urlbench.runs.store import read_jsonl
 
 torch.set_num_threads(1)
-FORKS = multiprocessing.get_context("fork")
 WALKER: dict[str, Any] = {"domain": "walker", "agent": "random", "collection": "random", "transitions": 1500}
 LEARNING: dict[str, Any] = {
     "domain": "walker",
@@ -143,33 +139,18 @@ def test_bad_requests_are_one_sentence(tmp_path: Path, changes: dict[str, Any], 
     assert not list(tmp_path.iterdir())
 
 
-def _collect_in_fork(root: str) -> None:
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
-        collect(CollectionRequest(**LEARNING), Path(root), checkpoint_seconds=0.3)
-
-
 @pytest.mark.slow
 def test_kill_9_while_a_learning_agent_collects(tmp_path: Path) -> None:
     whole = collect(CollectionRequest(**LEARNING), tmp_path / "whole")
     assert whole is not None
     # The agent learned while it collected.
     assert read_jsonl(whole.folder / "run" / "train.jsonl")[-1]["updates"] > 0
-    rng, kills = random.Random(0), 0
-    checkpoints = tmp_path / "killed" / "walker" / "choreographer" / "run" / "checkpoint"
-    while True:
-        process = FORKS.Process(target=_collect_in_fork, args=(str(tmp_path / "killed"),))
-        process.start()
-        while process.is_alive() and not list(checkpoints.glob("*.pt")):
-            time.sleep(0.01)
-        process.join(rng.uniform(0.0, 0.3) if kills < 2 else None)
-        process.kill()
-        process.join()
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == -signal.SIGKILL
-        kills += 1
-    assert kills >= 1
-    killed = Dataset(tmp_path / "killed" / "walker" / "choreographer")
-    assert contents(killed) == contents(whole)
-    assert killed.index == whole.index
+    folder = tmp_path / "killed" / "walker" / "choreographer"
+    work = partial(collect, CollectionRequest(**LEARNING), tmp_path / "killed", checkpoint_seconds=0.3)
+    rng = random.Random(0)
+    for _ in range(2):
+        assert killed(work, rng.randrange(1, 60), folder)
+    assert not killed(work, 0, folder)
+    continued = Dataset(folder)
+    assert contents(continued) == contents(whole)
+    assert continued.index == whole.index

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from processes import run_program
 
 from urlbench.agents.common.world_model import to_tensors
 from urlbench.core.errors import UserError
@@ -216,7 +216,7 @@ def test_memory_is_taken_as_it_is_filled() -> None:
         "    storage.append(episode)\n"
         "print((taken() - before) / (30 * 101 * 3 * 84 * 84))\n"
     )
-    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    shown = run_program([sys.executable, "-c", script], check=True).stdout
     assert 0.95 < float(shown) < 1.15
 
 

@@ -20,6 +20,8 @@ from urlbench.exports import export as module
 from urlbench.exports.export import export
 from urlbench.results.cells import collect
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:

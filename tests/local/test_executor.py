@@ -4,12 +4,11 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import signalled
 from toy_runs import PLUGIN
 
 from urlbench.core.errors import UserError
@@ -30,20 +29,17 @@ STUB = (sys.executable, str(Path(__file__).parents[1] / "support" / "stub_worker
 
 
 class Recorder:
-    """A listener that remembers; sends a signal to this process once a job has started, if asked to."""
+    """A listener that remembers how many jobs were running at the most."""
 
-    def __init__(self, interrupt: bool = False) -> None:
-        self.events: list[tuple[str, str]] = []
-        self._interrupt = interrupt
+    def __init__(self) -> None:
+        self._running, self.most = 0, 0
 
     def changed(self, view: JobView) -> None:
-        self.events.append((view.state, view.job.label))
+        self._running += 1 if view.state == "running" else -1
+        self.most = max(self.most, self._running)
 
     def tick(self) -> None:
-        running = sum(state == "running" for state, _ in self.events)
-        if self._interrupt and running:
-            self._interrupt = False
-            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        pass
 
 
 class Stub:
@@ -70,9 +66,10 @@ class Stub:
         executor.run()
         return executor
 
-    def rows(self, event: str) -> list[dict[str, Any]]:
+    def rows(self, *events: str) -> list[dict[str, Any]]:
+        """What workers have noted of these events, in its order."""
         rows = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-        return [row for row in rows if row["event"] == event]
+        return [row for row in rows if row["event"] in events]
 
 
 @pytest.fixture
@@ -93,22 +90,19 @@ def test_a_child_starts_when_its_own_parent_is_done(stub: Stub) -> None:
     executor = stub.run(toy_plan())
     assert set(states(executor).values()) == {"done"}
     assert exit_code(executor.views) == 0
-    ended = {row["run"]: row["time"] for row in stub.rows("end")}
-    started = {row["run"]: row["time"] for row in stub.rows("start")}
+    events = [(row["event"], row["run"]) for row in stub.rows("start", "end")]
     children = [view for view in executor.views if view.job.parent_path]
     assert len(children) == 4
     for view in children:
-        assert ended[str(stub.root / str(view.job.parent_path))] < started[str(view.directory.path)]
+        parent = str(stub.root / str(view.job.parent_path))
+        assert events.index(("end", parent)) < events.index(("start", str(view.directory.path)))
 
 
 def test_never_more_workers_than_asked_for(stub: Stub) -> None:
-    stub.run(toy_plan(phase="pretrain", seeds=(0, 1, 2)), {"pretrain": "slow"}, workers=2)
-    times = [(row["time"], 1) for row in stub.rows("start")] + [(row["time"], -1) for row in stub.rows("end")]
-    at_once, most = 0, 0
-    for _, change in sorted(times):
-        at_once += change
-        most = max(most, at_once)
-    assert most == 2
+    recorder = Recorder()
+    stub.run(toy_plan(phase="pretrain", seeds=(0, 1, 2)), {"pretrain": "meet"}, listener=recorder, workers=2)
+    assert recorder.most == 2
+    assert [row["event"] for row in stub.rows("start", "end")][:3] == ["start", "start", "end"]
 
 
 def test_done_jobs_are_not_started_again(stub: Stub) -> None:
@@ -166,7 +160,8 @@ def test_fail_fast_stops_everything_else(stub: Stub) -> None:
 
 
 def test_a_request_to_stop_reaches_the_workers_and_the_rest_goes_on_later(stub: Stub) -> None:
-    executor = stub.run(toy_plan(phase="pretrain"), {"seed": "wait"}, listener=Recorder(interrupt=True))
+    with signalled(signal.SIGTERM, lambda: len(stub.rows("start")) == 2):
+        executor = stub.run(toy_plan(phase="pretrain"), {"seed": "wait"})
     assert executor.interrupted
     assert [view.state for view in executor.views] == ["interrupted", "interrupted"]
     assert exit_code(executor.views) == 3
@@ -174,12 +169,10 @@ def test_a_request_to_stop_reaches_the_workers_and_the_rest_goes_on_later(stub: 
 
 
 def test_a_worker_that_does_not_stop_is_ended(stub: Stub) -> None:
-    began = time.monotonic()
-    executor = stub.run(
-        toy_plan(phase="pretrain", seeds=(0,)), {"seed": "deaf"}, listener=Recorder(interrupt=True), grace_seconds=0.3
-    )
+    with signalled(signal.SIGTERM, lambda: len(stub.rows("start")) == 1):
+        executor = stub.run(toy_plan(phase="pretrain", seeds=(0,)), {"seed": "deaf"}, grace_seconds=0.3)
     assert executor.views[0].state == "interrupted"
-    assert time.monotonic() - began < 20
+    assert stub.rows("end") == []
 
 
 def test_finetuning_alone_needs_a_finished_pretraining_on_disk(stub: Stub) -> None:

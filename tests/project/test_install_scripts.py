@@ -1,10 +1,10 @@
 """The scripts that install what tests need from the system, on made-up machines whose tools log their calls."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
+from processes import run_program
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PACKAGES = "libosmesa6 libegl1 libgl1-mesa-dri libopengl0"
@@ -30,12 +30,8 @@ def install(
         (folder / name).write_text(f"#!/bin/bash\n{body}\n")
         (folder / name).chmod(0o755)
     (folder / "bash").symlink_to("/bin/bash")
-    done = subprocess.run(
-        ["/bin/bash", str(SCRIPTS / script)],
-        env={**os.environ, "PATH": str(folder), "SBIN": ""},
-        capture_output=True,
-        text=True,
-        check=True,
+    done = run_program(
+        ["/bin/bash", str(SCRIPTS / script)], env={**os.environ, "PATH": str(folder), "SBIN": ""}, check=True
     )
     return done.stdout + done.stderr, log.read_text().splitlines()
 

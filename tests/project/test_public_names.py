@@ -2,11 +2,11 @@
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run_program
 
 import urlbench
 
@@ -23,7 +23,7 @@ def test_every_public_name_is_there(name: str) -> None:
 
 def test_the_package_alone_imports_nothing_of_its_own() -> None:
     script = "import sys, urlbench; print(*(name for name in sys.modules if name.startswith('urlbench.')))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = run_program([sys.executable, "-c", script], check=True, cwd=ROOT)
     assert done.stdout.split() == []
 
 

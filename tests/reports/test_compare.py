@@ -32,6 +32,8 @@ from urlbench.statistics.aggregates import aggregate
 from urlbench.statistics.differences import paired_difference
 from urlbench.statistics.improvement import probability_of_improvement
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 QUICK = 200
 
 

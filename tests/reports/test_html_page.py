@@ -20,6 +20,8 @@ from synthetic_runs import TASKS, make_job, write_grid, write_run
 from urlbench.reports.html_page import sort_key
 from urlbench.reports.report import make_report
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 HOSTILE = '<b onclick="alert(1)">&\'Zoë 水</script>'
 # With five of them pairs are a matrix, whose colour bar is an image.
 AGENTS = ["apt", "cic", "diayn", "random", HOSTILE]

@@ -4,11 +4,11 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run_program
 from synthetic_runs import TASKS, evaluation, make_job, write_grid, write_run
 
 from urlbench.cli import app as cli
@@ -16,6 +16,8 @@ from urlbench.core.errors import IncompleteError, UserError
 from urlbench.reports.figures import PICTURES
 from urlbench.reports.files import FORMATS, escape_latex, escape_markdown
 from urlbench.reports.report import make_report
+
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
 REDUCED = "REDUCED BUDGET: preset smoke — not comparable with published numbers"
@@ -112,14 +114,15 @@ def test_the_command_of_a_report_makes_it_again_with_its_plugins(grid, tmp_path,
 def test_the_same_runs_give_the_same_bytes(everything, tmp_path, formats):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import synthetic_runs;"
-        "from urlbench.reports.report import make_report;"
+        "from urlbench.core.registry import register_suite; from urlbench.reports.report import make_report;"
+        "register_suite(synthetic_runs.TOY);"
         "make_report(sys.argv[2], 'toy', None, 'smoke', sys.argv[3], reps=200, formats=sys.argv[4:]);"
         "assert not {'torch', 'mujoco', 'dm_control'} & sys.modules.keys()"
     )
     first = next(iter(everything.values())).parent
     root = first.parents[1]
     command = [sys.executable, "-c", script, SUPPORT, str(root), str(tmp_path), *formats]
-    subprocess.run(command, check=True, timeout=120)
+    run_program(command, check=True)
     endings = {".tex" if name == "latex" else f".{name}" for name in formats}
     made = {path.name: path for path in (tmp_path / "toy@1-smoke").iterdir()}
     assert made.keys() == {name for name, path in everything.items() if path.suffix in endings}
@@ -286,8 +289,8 @@ def test_latex_is_well_formed(everything):
 def test_latex_compiles(everything):
     wrapper = everything["report-toy@1-smoke.tex"]
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", wrapper.name]
-    done = subprocess.run(command, cwd=wrapper.parent, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    done = run_program(command, cwd=wrapper.parent, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_special_characters_are_escaped():

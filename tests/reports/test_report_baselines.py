@@ -19,6 +19,8 @@ from urlbench.reports.report import make_report
 from urlbench.results.cells import collect
 from urlbench.runs.store import RunStore, append_jsonl, write_atomic
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 WALKER = ("walker_stand", "walker_walk", "walker_run", "walker_flip")
 CIC = "baseline:choreographer-2023/CIC"
 

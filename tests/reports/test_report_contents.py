@@ -20,6 +20,8 @@ from urlbench.results.selection import Cell
 from urlbench.runs.store import Status
 from urlbench.statistics.estimates import TaskMean
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 ODD = ["a_b&50%", "Zoë 水", "$x^2$", "_hidden", "choreographer", "a very long name that goes on and on and on {}"]
 
 

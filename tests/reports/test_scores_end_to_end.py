@@ -31,10 +31,14 @@ from urlbench.results.validation import validate
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunStore, read_jsonl
 
-for plugin in PLUGINS:
-    load_plugin(plugin)
 SEEDS, REPS = (0, 1), 200
 FORMATS = ("md", "html", "latex", "csv", "svg")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(registry_of_the_file: None) -> None:
+    for plugin in PLUGINS:
+        load_plugin(plugin)
 
 
 class Case(NamedTuple):

@@ -3,12 +3,12 @@
 import csv
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import run_program
 from synthetic_searches import EPISODES, GOALS, REACH, SPARSE, make_job, write_search, write_searches
 
 from urlbench.core.errors import IncompleteError, UserError
@@ -16,6 +16,8 @@ from urlbench.reports import figures
 from urlbench.reports.files import FORMATS, escape_latex
 from urlbench.reports.proportions import wilson
 from urlbench.reports.report import make_report
+
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
 REDUCED = "REDUCED BUDGET: preset smoke — not comparable with published numbers"
@@ -225,13 +227,14 @@ def test_the_files_are_named_after_suite_and_preset(everything):
 def test_the_same_runs_give_the_same_bytes_without_torch(everything, tmp_path, formats):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import synthetic_searches;"
-        "from urlbench.reports.report import make_report;"
+        "from urlbench.core.registry import register_suite; from urlbench.reports.report import make_report;"
+        "[register_suite(one) for one in synthetic_searches.SUITES.values()];"
         "make_report(sys.argv[2], 'toy-reach', None, 'smoke', sys.argv[3], formats=sys.argv[4:]);"
         "assert not {'torch', 'mujoco', 'dm_control', 'metaworld'} & sys.modules.keys()"
     )
     root = next(iter(everything.values())).parents[2]
     command = [sys.executable, "-c", script, SUPPORT, str(root), str(tmp_path), *formats]
-    subprocess.run(command, check=True, timeout=120)
+    run_program(command, check=True)
     endings = {".tex" if name == "latex" else f".{name}" for name in formats}
     expected = {name for name, path in everything.items() if "toy-reach" in name and path.suffix in endings}
     made = {path.name: path for path in tmp_path.glob("*/*")}
@@ -333,5 +336,5 @@ def test_bootstrap_options_are_refused(reach):
 def test_latex_compiles(everything, suite):
     wrapper = everything[f"report-{suite}@1-smoke.tex"]
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", wrapper.name]
-    done = subprocess.run(command, cwd=wrapper.parent, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    done = run_program(command, cwd=wrapper.parent, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -9,7 +9,7 @@ from synthetic_runs import TOY, evaluation, make_job, rewrite_evaluations, write
 
 from urlbench.baselines.foreign import import_csv
 from urlbench.core.errors import UserError
-from urlbench.core.registry import names, register_suite
+from urlbench.core.registry import register_suite
 from urlbench.core.types import OUTCOMES, Normaliser, Suite
 from urlbench.results.cells import collect
 from urlbench.results.score_kinds import KINDS, scale_of
@@ -20,8 +20,11 @@ from urlbench.statistics.aggregates import aggregate
 PLAIN = TOY.model_dump() | {"normaliser": None}
 SUCCESS = Suite.model_validate(PLAIN | {"name": "toy-judged", "score": "success_rate"})
 SUBTASKS = Suite.model_validate(PLAIN | {"name": "toy-parts", "score": "subtasks", "subtasks": 4})
-for suite in (SUCCESS, SUBTASKS):
-    if suite.name not in names("suite"):
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(registry_of_the_file: None) -> None:
+    for suite in (SUCCESS, SUBTASKS):
         register_suite(suite)
 
 

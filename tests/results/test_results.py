@@ -20,6 +20,8 @@ from urlbench.results.validation import check, find_problems, validate
 from urlbench.runs.plan import parse_seeds
 from urlbench.runs.store import RunStore
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 REFERENCES = np.array([100.0, 200.0, 50.0])
 
 

@@ -30,6 +30,8 @@ from urlbench.results.validation import check, find_problems, validate
 from urlbench.runs.plan import PlanRequest, make_plan, parse_seeds
 from urlbench.runs.store import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
+
 JOB = make_job("apt", 1)
 
 

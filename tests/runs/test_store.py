@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import started
 
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, job_id
@@ -174,16 +175,13 @@ def test_a_killed_process_leaves_no_lock_and_a_stale_status(prepared: RunDirecto
         "    directory.write_status(Status(state='running', phase='finetune', progress=7))\n"
         "    print('locked', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(prepared.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    with started([sys.executable, "-c", code, str(prepared.path)], stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         running = prepared.read_status()
         with pytest.raises(UserError, match=f"is being run by process {process.pid} on"):
             prepared.lock().__enter__()
         process.kill()
-        process.wait()
     stale = prepared.read_status()
     assert running is not None
     assert stale is not None

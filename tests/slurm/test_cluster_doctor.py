@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from processes import HANG_SECONDS
 from slurm_cluster import SlurmCluster
 from slurm_fakes import CODE, DIGEST, FIRST_ID, FakeSlurm, fake_slurm
 
@@ -289,11 +290,11 @@ def test_a_real_cluster_is_ready(slurm: SlurmCluster, tmp_path: Path, monkeypatc
     for name, value in (slurm.environment() | {"PYTHONPATH": str(Path(cli.__file__).parents[2])}).items():
         monkeypatch.setenv(name, value)
     text = "resources: {slot: 1h, cpus: 2, memory_gib: 1}\nsetup: ['export OMP_NUM_THREADS=1']"
-    checks = diagnose(tmp_path / "my runs", text, wait=300)
+    checks = diagnose(tmp_path / "my runs", text, wait=HANG_SECONDS)
     details = {check.name: check.detail for check in checks}
     assert [line for line in problems(checks) if not line.startswith(("warning  accounting", "warning  node r"))] == []
     assert details["end of a slot"].startswith("announced, and queued again; restart 1 on ")
     assert details["node environment"].startswith("walker_walk made a step")
     assert details["node code"].endswith("the copy that was submitted")
     assert not (tmp_path / "my runs").exists()
-    assert set(slurm.squeue().values()) == {"COMPLETED"}
+    slurm.wait_until(lambda: set(slurm.squeue().values()) == {"COMPLETED"}, "its job is done")

@@ -11,7 +11,12 @@ STOPPABLE = """\
 stop() { scontrol requeue $SLURM_JOB_ID; exit; }
 trap stop USR2
 echo >> starts
-if test ! "$SLURM_RESTART_COUNT"; then sleep 60 & wait; fi"""
+if test ! "$SLURM_RESTART_COUNT"; then sleep infinity & wait; fi"""
+
+
+def all_at_once(size: int) -> str:
+    """Lines of an array's script that wait until all of its elements run."""
+    return f"echo > $SLURM_ARRAY_TASK_ID.runs; until test $(ls *.runs | wc -l) = {size}; do sleep 0.1; done"
 
 
 def sbatch(slurm: SlurmCluster, folder: Path, script: str, *options: str) -> str:
@@ -36,7 +41,7 @@ def wait_for_end(slurm: SlurmCluster, job: str) -> None:
 
 def test_an_array_runs_on_both_nodes_and_sacct_knows_it(slurm: SlurmCluster, tmp_path: Path) -> None:
     size = len(NODES) * NODE_CORES
-    job = sbatch(slurm, tmp_path, "echo $SLURMD_NODENAME; sleep 1", "--array", f"0-{size - 1}")
+    job = sbatch(slurm, tmp_path, f"echo $SLURMD_NODENAME; {all_at_once(size)}", "--array", f"0-{size - 1}")
     wait_for_end(slurm, job)
     assert {file.read_text().strip() for file in tmp_path.glob("*.out")} == set(NODES)
     listing = slurm.run("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", job).splitlines()
@@ -49,7 +54,7 @@ def test_an_array_runs_on_both_nodes_and_sacct_knows_it(slurm: SlurmCluster, tmp
 
 
 def test_each_job_of_a_node_gets_a_gpu_of_its_own(slurm: SlurmCluster, tmp_path: Path) -> None:
-    job = sbatch(slurm, tmp_path, "echo $CUDA_VISIBLE_DEVICES; sleep 1", "--array", "0-3", "--gres", "gpu:1")
+    job = sbatch(slurm, tmp_path, f"echo $CUDA_VISIBLE_DEVICES; {all_at_once(4)}", "--array", "0-3", "--gres", "gpu:1")
     wait_for_end(slurm, job)
     seen = sorted(file.read_text().strip() for file in tmp_path.glob("*.out"))
     assert seen == sorted(len(NODES) * [str(gpu) for gpu in range(NODE_GPUS)])
@@ -59,9 +64,10 @@ def test_an_urgent_job_has_another_told_to_stop_which_runs_again_later(slurm: Sl
     whole = ("--nodes", str(len(NODES)), "--exclusive")
     job = sbatch(slurm, tmp_path, STOPPABLE, *whole, "--requeue", "--signal", "B:USR2@30")
     wait_for_starts(slurm, tmp_path, 1)
-    urgent = sbatch(slurm, tmp_path, "true", *whole, "--partition", "urgent")
+    look = f"squeue --noheader --jobs {job} --format %T > seen"
+    urgent = sbatch(slurm, tmp_path, look, *whole, "--partition", "urgent")
     wait_for_end(slurm, urgent)
-    assert states(slurm, job) == {"PENDING"}
+    assert (tmp_path / "seen").read_text() == "PENDING\n"
     wait_for_starts(slurm, tmp_path, 2)
     wait_for_end(slurm, job)
 
@@ -81,11 +87,12 @@ def test_the_job_of_a_lost_node_runs_again_and_the_node_comes_back(slurm: SlurmC
 
 def test_a_controller_that_is_asked_to_end_comes_back_with_all_jobs(slurm: SlurmCluster, tmp_path: Path) -> None:
     size = len(NODES) * NODE_CORES + 2
-    job = sbatch(slurm, tmp_path, "sleep 2", "--array", f"0-{size - 1}")
+    job = sbatch(slurm, tmp_path, "until test -e go; do sleep 0.1; done", "--array", f"0-{size - 1}")
     slurm.wait_until(lambda: states(slurm, job) == {"RUNNING", "PENDING"}, "the array runs")
     before = slurm.squeue().keys()
     slurm.restart_controller()
     assert slurm.squeue().keys() == before
+    (tmp_path / "go").touch()
     wait_for_end(slurm, job)
     assert len(list(tmp_path.glob("*.out"))) == size
 
@@ -103,7 +110,7 @@ def test_two_clusters_know_nothing_of_each_other_and_leave_nothing_behind(slurm:
     try:
         other.start()
         assert "MaxArraySize            = 5\n" in other.run("scontrol", "show", "config")
-        sbatch(other, tmp_path, "sleep 60")
+        sbatch(other, tmp_path, "sleep infinity")
         other.wait_until(lambda: list(other.squeue().values()) == ["RUNNING"], "the job runs")
         assert "RUNNING" not in slurm.squeue().values()
     finally:

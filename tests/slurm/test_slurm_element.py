@@ -4,16 +4,15 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_fakes import DIGEST, profile, put, signalled, toy_plan
-from toy_runs import PLUGIN, count_starts
+from processes import finish, run_program, signalled, started
+from slurm_fakes import DIGEST, profile, put, toy_plan
+from toy_runs import PLUGIN, Hold, count_starts
 
 from urlbench.core.types import Job
 from urlbench.local.executor import ExecutorOptions
@@ -152,15 +151,14 @@ def test_only_gpus_that_were_asked_for_are_used(
 
 def test_saving_may_not_take_the_time_that_queueing_again_needs(node: Node) -> None:
     node.submit(PRETRAININGS[0], signal_seconds=1)
-    with signalled(signal.SIGTERM, lambda: len(node.rows("deaf")) == 1):
+    with signalled(signal.SIGTERM, lambda: len(node.rows("start")) == 1):
         assert node.start({"seed": "deaf"}) == 75
     assert [options.grace_seconds for options in node.options] == [0.8]
 
 
 def test_slurm_s_announcement_does_not_harm_the_runs(node: Node) -> None:
     node.submit(PRETRAININGS[0])
-    with signalled(signal.SIGUSR2, lambda: len(node.rows("start")) == 1):
-        assert node.start() == 0
+    assert node.start({"seed": "announce"}) == 0
 
 
 # --- What is refused --------------------------------------------------------------------------------
@@ -274,7 +272,10 @@ def test_a_missing_scratch_folder_is_named_and_the_run_stays_queued(
 @pytest.mark.slow
 def test_a_toy_run_is_saved_and_goes_on(tmp_path: Path) -> None:
     root = tmp_path / "my runs"
-    (job,) = toy_plan(phase="pretrain", seeds=(0,), overrides=("agent.pause_seconds=0.05",)).jobs
+    (job,) = toy_plan(
+        phase="pretrain",
+        seeds=(0,),
+    ).jobs
     directory = RunDirectory(root / job.path)
     directory.prepare(job)
     code, digest = take_snapshot(Records(root).folder / "code")
@@ -284,17 +285,18 @@ def test_a_toy_run_is_saved_and_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "urlbench.slurm.element", str(root), NAME, "0"]
     environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
 
-    with subprocess.Popen(command, env=environment, cwd=tmp_path) as process:
-        while process.poll() is None and not ((status := directory.read_status()) and status.progress > 20):
-            time.sleep(0.05)
+    hold = Hold(tmp_path / "hold", 30)
+    with started(command, env={**environment, **hold.environment}, cwd=tmp_path) as process:
+        hold.wait(process)
         process.send_signal(signal.SIGUSR2)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 75
+        output = finish(process)
+    assert process.returncode == 75, output
     status = directory.read_status()
     assert status is not None
     assert status.state == "interrupted"
 
-    assert subprocess.run(command, env=environment, cwd=tmp_path, check=False).returncode == 0
+    assert run_program(command, env=environment, cwd=tmp_path).returncode == 0
     assert directory.done_file.exists()
     assert count_starts(directory) == 2
     manifest = json.loads(directory.manifest_file.read_text())

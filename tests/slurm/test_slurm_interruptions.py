@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import NODES, SlurmCluster
-from slurm_runs import SLOW_TOY, TOY, SlurmRuns, starting_points
-from toy_runs import assert_same_run, run, toy_jobs
+from slurm_runs import LONG_TOY, TOY, SlurmRuns, starting_points
+from toy_runs import assert_same_run, count_starts, run, toy_jobs
 
 from urlbench.runs.store import RunDirectory
 
@@ -38,35 +38,45 @@ def assert_continued(runs: SlurmRuns, uninterrupted: RunDirectory) -> None:
 
 def test_preemption(slurm: SlurmCluster, tmp_path: Path, uninterrupted: RunDirectory) -> None:
     runs = SlurmRuns(slurm, tmp_path)
-    runs.submit(*SLOW_TOY, "--seeds", "1")
-    runs.wait_for_episodes(LABEL, 3)
+    hold = runs.hold()
+    runs.submit(*LONG_TOY, "--seeds", "1")
+    runs.wait_for_hold(hold)
     whole = ("--nodes", str(len(NODES)), "--exclusive", "--partition", "urgent", "--output", "/dev/null")
-    slurm.run("sbatch", *whole, "--wrap", "true")
+    urgent = slurm.run("sbatch", "--parsable", *whole, "--wrap", "true").strip()
+    slurm.wait_until(lambda: slurm.squeue()[urgent] == "COMPLETED", "the urgent job is done")
+    hold.let_go()
     runs.wait_for_done(1)
     assert_continued(runs, uninterrupted)
 
 
 def test_a_lost_node(slurm: SlurmCluster, tmp_path: Path, uninterrupted: RunDirectory) -> None:
     runs = SlurmRuns(slurm, tmp_path)
-    runs.submit(*SLOW_TOY, "--seeds", "1")
-    runs.wait_for_episodes(LABEL, 3)
+    hold = runs.hold()
+    runs.submit(*LONG_TOY, "--seeds", "1")
+    runs.wait_for_hold(hold)
     (node,) = slurm.run("squeue", "--noheader", "--format", "%N").split()
     slurm.kill_node(node)
+    hold.let_go()
     slurm.start_node(node)
     runs.wait_for_done(1)
     assert_continued(runs, uninterrupted)
 
 
 def test_the_end_of_a_slot_ends_nobody_elses(slurm: SlurmCluster, tmp_path: Path, uninterrupted: RunDirectory) -> None:
-    runs = SlurmRuns(slurm, tmp_path)
-    # Slurm looks at limits every half minute, which the run has to last.
-    submitted = runs.submit(*SLOW_TOY[:-1], "agent.pause_seconds=0.1", "--seeds", "2")
+    runs = SlurmRuns(slurm, tmp_path, signal_seconds=600)
+    hold = runs.hold()
+    submitted = runs.submit(*LONG_TOY, "--seeds", "2")
     array = submitted.splitlines()[-3].split()[0]
-    runs.wait_for_episodes(LABEL, 1)
-    end = datetime.now() + timedelta(seconds=58)
+    runs.wait_for_hold(hold, 2)
+    # Slurm looks at limits every half minute, and finds that it is time to announce this one.
+    end = datetime.now() + timedelta(seconds=600)
     slurm.run("scontrol", "update", f"JobId={array}_0", f"EndTime={end.isoformat(timespec='seconds')}")
-    slurm.wait_until(lambda: slurm.squeue()[f"{array}_0"] == "PENDING", "the slot ends and the run is queued again")
+    directory = runs.runs()[LABEL]
+    slurm.wait_until(
+        lambda: slurm.squeue()[f"{array}_0"] == "PENDING" or count_starts(directory) == 2, "the run is queued again"
+    )
     slurm.run("scontrol", "update", f"JobId={array}_0", "TimeLimit=30")
+    hold.let_go()
     runs.wait_for_done(2)
     assert_continued(runs, uninterrupted)
     assert starting_points(runs.runs()["toy pretrain ball seed 1"]) == [0]
@@ -74,6 +84,7 @@ def test_the_end_of_a_slot_ends_nobody_elses(slurm: SlurmCluster, tmp_path: Path
 
 def test_a_controller_that_forgets_and_one_that_restarts(slurm: SlurmCluster, tmp_path: Path) -> None:
     runs = SlurmRuns(slurm, tmp_path, extra={"hold": True})
+    hold = runs.hold()
     runs.submit(*QUICK_TOY, "--seeds", "1")
     with slurm.forgetful_controller():
         assert "1 of 2 jobs submitted" in runs.submit(*QUICK_TOY, "--seeds", "2")
@@ -81,8 +92,9 @@ def test_a_controller_that_forgets_and_one_that_restarts(slurm: SlurmCluster, tm
     assert "1 of 2 jobs submitted" in runs.submit(*QUICK_TOY, "--seeds", "2")
     assert runs.queued() == 2
     runs.release()
-    slurm.wait_until(lambda: "RUNNING" in slurm.squeue().values(), "the first job runs")
+    slurm.wait_until(lambda: hold.waiting, "a job runs")
     slurm.restart_controller()
+    hold.let_go()
     assert_once(runs, 2)
 
 

@@ -1,14 +1,14 @@
 """What submitit calls on a node: an element, and its checkpoint in the handler of a signal."""
 
+import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_fakes import signalled
+from processes import signalled
 
 from urlbench.slurm import element
 from urlbench.slurm.element import Element
@@ -87,13 +87,12 @@ def test_an_announced_end_saves_and_queues_the_same_element_again(python: Python
 def test_an_element_that_was_told_to_stop_before_is_queued_again(python: Python) -> None:
     # Preempted, Slurm sends SIGTERM to all processes first.
     python.does("exit 75")
+    one = Element("/runs", NAME, 4)
 
     def has_ended() -> bool:
-        started = python.started.exists()
-        time.sleep(0.3)
-        return started
+        return one._child is not None and bool(os.waitid(os.P_PID, one._child, os.WEXITED | os.WNOWAIT | os.WNOHANG))
 
-    assert announced(Element("/runs", NAME, 4), has_ended)[0] is not None
+    assert announced(one, has_ended)[0] is not None
 
 
 def test_an_element_that_fails_meanwhile_is_not_queued_again(python: Python) -> None:

@@ -1,12 +1,15 @@
 """The same command again: nothing twice, nothing lost, wherever the one before was stopped."""
 
+import fcntl
 import re
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from processes import HANG_SECONDS, wait_until
 from slurm_fakes import CODE, DIGEST, FakeSlurm, fake_slurm, profile, put, toy_plan
 from submitit.helpers import DelayedSubmission
 
@@ -311,7 +314,7 @@ def test_names_of_folders_that_somebody_would_take_apart(
     assert not fake_slurm.root.exists()
 
 
-def test_two_commands_wait_for_each_other(fake_slurm: FakeSlurm) -> None:
+def test_two_commands_wait_for_each_other(fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one looks only once the first is through; else both would submit everything."""
     first = record_of(
         ArrayPlan("urlbench-0000000000", "pretrain", ((PRETRAININGS[0],),), None), None, profile(), DIGEST, {}
@@ -322,11 +325,19 @@ def test_two_commands_wait_for_each_other(fake_slurm: FakeSlurm) -> None:
         args=(toy_plan(phase="pretrain"), fake_slurm.root, profile()),
         kwargs={"retry_failed": False},
     )
+    asked, flock = threading.Event(), fcntl.flock
+
+    def ask(file: Any, how: int) -> None:
+        asked.set()
+        flock(file, how)
+
     with records.lock():
+        monkeypatch.setattr(fcntl, "flock", ask)
         second.start()
-        second.join(0.3)
+        wait_until(lambda: asked.is_set() or not second.is_alive(), "the second one asks for the lock")
+        assert asked.is_set()
         assert fake_slurm.calls("squeue") == []
         submit(first, records, CODE)
-    second.join(60)
+    second.join(HANG_SECONDS)
     assert submitted(fake_slurm) == [("pretrain", 1, None), ("pretrain", 1, None)]
     assert sorted(path for record in records.all() for (path,) in record.elements) == [job.path for job in PRETRAININGS]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graphics import needs_renderer
+from processes import run_program
 
 from urlbench.core.errors import UserError
 from urlbench.core.machine import visible_gpus
@@ -263,18 +264,14 @@ def test_a_process_with_renderers_left_open_ends_quietly() -> None:
         "renderers[1] = None"
     )
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(command)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(8, 8, 3)\n", "")
 
 
 @needs_renderer
 def test_the_test_picture_names_what_has_drawn_it() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "urlbench.suites.rendering"],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=True,
+    done = run_program(
+        [sys.executable, "-m", "urlbench.suites.rendering"], env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True
     )
     assert "in software" in done.stdout
     assert done.stderr == ""

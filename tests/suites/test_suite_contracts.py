@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from graphics import needs_renderer
+from processes import run_program
 
 from urlbench.core import registry
 from urlbench.core.errors import UserError
@@ -106,7 +106,7 @@ def test_the_specification_needs_no_simulator() -> None:
         "import sys, urlbench.suites.dmc.urlb_states\n"
         "print(sorted({'dm_control', 'mujoco', 'torch', 'pandas'} & set(sys.modules)))"
     )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    assert run_program([sys.executable, "-c", code], check=True).stdout.strip() == "[]"
 
 
 def test_environments_need_no_graphics_and_warn_of_nothing() -> None:
@@ -116,9 +116,7 @@ def test_environments_need_no_graphics_and_warn_of_nothing() -> None:
         "print(sorted({'OpenGL', 'glfw'} & set(sys.modules)))"
     )
     without = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=without, capture_output=True, text=True, check=True
-    )
+    done = run_program([sys.executable, "-W", "error", "-c", code], env=without, check=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 

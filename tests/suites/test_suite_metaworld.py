@@ -7,7 +7,6 @@ import math
 import os
 import pickle
 import random
-import subprocess
 import sys
 from itertools import pairwise
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graphics import needs_renderer
+from processes import run_program
 
 from urlbench.core import registry
 from urlbench.core.errors import UserError
@@ -131,7 +131,7 @@ def test_the_specification_needs_no_simulator() -> None:
         "import sys, urlbench.suites.metaworld.metaworld_reach\n"
         "print(sorted({'mujoco', 'metaworld', 'gymnasium', 'torch', 'pandas'} & set(sys.modules)))"
     )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    assert run_program([sys.executable, "-c", code], check=True).stdout.strip() == "[]"
 
 
 def test_states_need_no_graphics_and_nothing_of_metaworld_but_its_model() -> None:
@@ -141,9 +141,7 @@ def test_states_need_no_graphics_and_nothing_of_metaworld_but_its_model() -> Non
         "print(sorted({'OpenGL', 'glfw', 'pygame', 'imageio', 'gymnasium', 'metaworld'} & set(sys.modules)))"
     )
     without = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=without, capture_output=True, text=True, check=True
-    )
+    done = run_program([sys.executable, "-W", "error", "-c", code], env=without, check=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 

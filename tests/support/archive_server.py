@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+from processes import HANG_SECONDS
+
 
 def pack(files: dict[str, bytes]) -> bytes:
     """A zip archive of the files, in their order."""
@@ -77,12 +80,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(path: str, content: bytes) -> Iterator[ArchiveServer]:
-    """A server in a thread of its own."""
+    """A server in a thread of its own, which downloads give all the time that it needs."""
     server = ArchiveServer(path, content)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield server
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("urlbench.data.download._TIMEOUT_SECONDS", HANG_SECONDS)
+            yield server
     finally:
         server.shutdown()
         thread.join()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import HANG_SECONDS
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
@@ -15,7 +16,6 @@ PROGRAMS = ("chromium", "chromedriver")
 missing = [name for name in PROGRAMS if shutil.which(name) is None]
 needs_browser = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
-_LOADING_SECONDS = 60
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -32,6 +32,8 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(executable_path=driver))
+    browser.set_page_load_timeout(HANG_SECONDS)
+    browser.set_script_timeout(HANG_SECONDS)
     try:
         yield browser
     finally:
@@ -45,7 +47,7 @@ def open_page(browser: webdriver.Chrome, page: Path) -> None:
     requests(browser)
     browser.get(page.as_uri())
     # On a busy machine the driver has come back from a page that was not there yet.
-    WebDriverWait(browser, _LOADING_SECONDS).until(
+    WebDriverWait(browser, HANG_SECONDS).until(
         lambda one: one.execute_script("return [location.href, document.readyState]") == [page.as_uri(), "complete"]
     )
 

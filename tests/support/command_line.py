@@ -1,10 +1,11 @@
 """The command line as a user calls it: in a process and a folder of its own, or in this one."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from processes import run_program
 
 _ROOT = Path(__file__).parents[2]
 
@@ -13,9 +14,7 @@ def urlbench(folder: Path, *arguments: str) -> str:
     """What a command prints; it must succeed."""
     environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "urlbench", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, env=environment
-    )
+    done = run_program(command, cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

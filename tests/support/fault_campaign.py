@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from processes import HANG_SECONDS, run_program, started
 from slurm_cluster import NODES, SlurmCluster, processes
 from toy_runs import PLUGIN, assert_same_run
 
@@ -38,7 +39,6 @@ from urlbench.training.checkpoint import SnapshotHeader, load_snapshot
 _PAUSE_SECONDS = 0.02
 _TMPFS_MIB = 96
 _SEEDS_AT_A_TIME = 4
-_LONGEST_SECONDS = 1800.0
 _DAMAGE = re.compile(r"damaged|truncated|cannot be read|does not exist|not of this version|was edited|is gone")
 
 
@@ -199,15 +199,15 @@ class LocalCampaign(Campaign):
 
     def run(self, seeds: Sequence[int]) -> None:
         """Run these seeds through faults until all are done."""
-        deadline = time.monotonic() + _LONGEST_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while not self.done(seeds):
             assert time.monotonic() < deadline, f"{self.root} does not get to its end"
             self.restore_what_was_refused()
             command = [*self.command(seeds), "--workers", "4", "--rerun", "failed"]
-            process = subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL)
-            while process.poll() is None:
-                self.pause() if not self.over else time.sleep(0.2)
-                self.fault()
+            with started(command, env=self._environment, stdout=subprocess.DEVNULL, stderr=None) as process:
+                while process.poll() is None:
+                    self.pause() if not self.over else time.sleep(0.2)
+                    self.fault()
             assert process.returncode in (0, 1, 2, 3, -signal.SIGKILL), process.returncode
 
 
@@ -227,7 +227,7 @@ class SlurmCampaign(Campaign):
 
     def run(self, seeds: Sequence[int]) -> None:
         """Run these seeds through faults until all are done."""
-        deadline = time.monotonic() + _LONGEST_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while not self.done(seeds):
             assert time.monotonic() < deadline, f"{self.root} does not get to its end"
             self.restore_what_was_refused()
@@ -239,14 +239,14 @@ class SlurmCampaign(Campaign):
 
     def _submit(self, seeds: Sequence[int]) -> None:
         command = [*self.command(seeds), "--executor", "slurm", "--cluster", str(self._profile), "--rerun", "failed"]
-        process = subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL)
-        if not self.over and self._rng.random() < 0.4:
-            time.sleep(self._rng.uniform(1.0, 6.0))
-            if process.poll() is None:
-                process.kill()
-                self.counts["submitting command killed"] += 1
-                self._left -= 1
-        process.wait()
+        with started(command, env=self._environment, stdout=subprocess.DEVNULL, stderr=None) as process:
+            if not self.over and self._rng.random() < 0.4:
+                time.sleep(self._rng.uniform(1.0, 6.0))
+                if process.poll() is None:
+                    process.kill()
+                    self.counts["submitting command killed"] += 1
+                    self._left -= 1
+            process.wait()
 
     def _queue(self) -> list[str]:
         """Ids of the elements that are in the queue."""
@@ -278,14 +278,14 @@ def small_disk(folder: Path) -> Iterator[Path]:
     """A folder on a disk of its own where that can be had, which is as root; else a plain one."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={_TMPFS_MIB}m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    mounted = run_program(mount).returncode == 0
     if not mounted:
         print("no small disk can be mounted here, so there are no faults of a full disk", flush=True)
     try:
         yield folder
     finally:
         if mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            run_program(["umount", "--lazy", str(folder)], check=True)
 
 
 def run_campaign(campaign: LocalCampaign | SlurmCampaign, undisturbed: Path, seeds_at_a_time: int) -> int:
@@ -294,7 +294,7 @@ def run_campaign(campaign: LocalCampaign | SlurmCampaign, undisturbed: Path, see
     while not campaign.over:
         batch = range(len(seeds), len(seeds) + seeds_at_a_time)
         seeds += batch
-        subprocess.run([*campaign.command(batch, undisturbed), "--workers", "6"], stdout=subprocess.DEVNULL, check=True)
+        run_program([*campaign.command(batch, undisturbed), "--workers", "6"], check=True)
         campaign.run(batch)
     campaign.restore_what_nobody_read()
     return compare(campaign.root, undisturbed)

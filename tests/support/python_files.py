@@ -1,10 +1,11 @@
 """Python files that users start from: their own tests and the linters must pass on them."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from processes import run_program
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = str(ROOT / "pyproject.toml")
@@ -22,13 +23,5 @@ def checked(folder: Path, names: Sequence[str]) -> None:
 
 def _run(folder: Path, *command: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MYPYPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=environment,
-    )
+    done = run_program([sys.executable, "-m", *command], cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from processes import HANG_SECONDS, run_program
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo", "scontrol", "scancel", "setpriv")
 NODES = ("n1", "n2")
@@ -25,7 +26,7 @@ NODE_CORES, NODE_MEMORY_MIB, NODE_GPUS = 4, 4000, 2
 # Where the daemons are, which is not on the PATH of ordinary users.
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 _PORTS = range(10_000, 32_000)
-_SECONDS, _POLL_SECONDS = 60.0, 0.1
+_POLL_SECONDS = 0.1
 
 _CONFIGURATION = """\
 ClusterName=test
@@ -65,17 +66,18 @@ KillWait=3
 CompleteWait=0
 MinJobAge=3600
 InactiveLimit=0
-SlurmctldTimeout=10
-SlurmdTimeout=10
-MessageTimeout=10
+# Tests say themselves that a node is lost; one that only has no time to answer is not.
+SlurmctldTimeout=600
+SlurmdTimeout=600
+MessageTimeout=100
 MaxArraySize={max_array_size}
 MaxJobCount=20000
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} {node}
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} {node}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=5 PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
-PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=5 PriorityTier=10 PreemptMode=OFF
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=60 PriorityTier=10 PreemptMode=OFF
 """
 
 # Every file has to be a device, and a different one.
@@ -207,15 +209,15 @@ class SlurmCluster:
         saved.rename(state)
         self._start_controller()
 
-    def wait_until(self, condition: Callable[[], object], what: str, timeout: float = _SECONDS) -> None:
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
         """Wait until a condition holds; on failure show what Slurm knows and did."""
-        deadline = time.monotonic() + timeout
+        limit = time.monotonic() + HANG_SECONDS
         while not condition():
             ended = [name for name, daemon in self._daemons.items() if daemon.poll() is not None]
-            if not ended and time.monotonic() < deadline:
+            if not ended and time.monotonic() < limit:
                 time.sleep(_POLL_SECONDS)
                 continue
-            problem = f"has ended: {', '.join(ended)}" if ended else f"not within {timeout:.0f} s"
+            problem = f"has ended: {', '.join(ended)}" if ended else f"not within {HANG_SECONDS:.0f} s"
             jobs = "" if ended else self._call("squeue", "--array", "--all", "--states", "all").stdout
             tails = [f"{name}:\n{_tail(self._log(name))}" for name in dict.fromkeys(["slurmctld", *ended])]
             pytest.fail("\n".join([f"{what}: {problem}", jobs, *tails]))
@@ -228,9 +230,7 @@ class SlurmCluster:
         return self.folder / "log" / f"{daemon}.log"
 
     def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, env=self.environment(), capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
+        return run_program(command, env=self.environment())
 
     def _start(self, name: str, *command: str, **variables: str) -> None:
         """Start a daemon that ends with this process, however that ends."""
@@ -248,7 +248,7 @@ class SlurmCluster:
     def _end_controller(self, number: signal.Signals) -> None:
         controller = self._daemons.pop("slurmctld")
         controller.send_signal(number)
-        controller.wait(_SECONDS)
+        controller.wait(HANG_SECONDS)
 
     def _start_controller(self) -> None:
         self._start("slurmctld", "slurmctld", "-D", "-i")

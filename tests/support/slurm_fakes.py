@@ -1,15 +1,11 @@
 """A Slurm that only remembers: sbatch, squeue, sacct, scancel, scontrol and srun as scripts, alone on PATH."""
 
-import os
 import shlex
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from registration import forgotten
 from toy_runs import PLUGIN
 
 from urlbench.core.types import Job, Plan
@@ -150,7 +146,8 @@ def profile(**changes: Any) -> Profile:
 def toy_plan(**changes: Any) -> Plan:
     """Two seeds of a pretraining and two fine-tunings, unless `changes` ask for others."""
     choices = {"domains": ("ball",), "seeds": (0, 1), "preset": "smoke", "plugins": (str(PLUGIN),), **changes}
-    return make_plan(PlanRequest(**{"suite": "toy-states", "agents": ("toy",), **choices}))
+    with forgotten():  # files of tests make plans when they are imported, too
+        return make_plan(PlanRequest(**{"suite": "toy-states", "agents": ("toy",), **choices}))
 
 
 def put(root: Path, job: Job, state: str, **changes: Any) -> RunDirectory:
@@ -164,19 +161,3 @@ def put(root: Path, job: Job, state: str, **changes: Any) -> RunDirectory:
         directory.eval_file.write_text("")
         directory.finish(status.budget)
     return directory
-
-
-@contextmanager
-def signalled(number: int, when: Callable[[], bool]) -> Iterator[None]:
-    """Send this process a signal as soon as something is so."""
-
-    def watch() -> None:
-        deadline = time.monotonic() + 60
-        while not when() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield
-    thread.join()

@@ -1,24 +1,21 @@
 """`urlbench run --executor slurm` as a user calls it, on the cluster of the tests."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from processes import run_program
 from slurm_cluster import SlurmCluster
-from toy_runs import PLUGIN
+from toy_runs import PLUGIN, Hold
 
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
 
 TOY = ("--suite", "toy-states", "--domains", "ball", "--plugin", str(PLUGIN))
-# The agent needs about eight seconds for 400 frames, and what it does in them is what it does without pauses.
-SLOW_TOY = (*TOY, "--preset", "paper", "--phase", "pretrain", "--agent", "toy", "-o", "agent.pause_seconds=0.02")
+LONG_TOY = (*TOY, "--preset", "paper", "--phase", "pretrain", "--agent", "toy")
 _ROOT = Path(__file__).parents[2]
-# For what takes seconds on a machine that has nothing else to do.
-SECONDS = 600.0
 
 
 class SlurmRuns:
@@ -55,9 +52,7 @@ class SlurmRuns:
         if first_on_path:
             environment["PATH"] = f"{first_on_path}{os.pathsep}{environment['PATH']}"
         command = [sys.executable, "-m", "urlbench", *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
-        )
+        done = run_program(command, cwd=self.folder, env=environment)
         if done.returncode < 0:
             done.check_returncode()
         assert done.returncode == code, done.stdout + done.stderr
@@ -82,18 +77,21 @@ class SlurmRuns:
 
     def wait_for_done(self, number: int) -> None:
         """Wait until so many runs are done and no job is left in the queue."""
-        self.slurm.wait_until(lambda: len(list(self.root.rglob("DONE"))) >= number, f"{number} runs are done", SECONDS)
+        self.slurm.wait_until(lambda: len(list(self.root.rglob("DONE"))) >= number, f"{number} runs are done")
         self.wait_for_empty_queue()
 
     def wait_for_empty_queue(self) -> None:
-        self.slurm.wait_until(lambda: self.queued() == 0, "the queue empties", SECONDS)
+        self.slurm.wait_until(lambda: self.queued() == 0, "the queue empties")
 
-    def wait_for_episodes(self, label: str, number: int) -> None:
-        """Wait until a run has so many training episodes."""
-        file = self.runs()[label].train_file
-        self.slurm.wait_until(
-            lambda: file.exists() and file.read_bytes().count(b"\n") >= number, f"{number} episodes of {label}", SECONDS
-        )
+    def hold(self) -> Hold:
+        """Have runs that are submitted from now on wait, saved, in their fourth episode, until a signal or the test."""
+        hold = Hold(self.folder / "hold", 30)
+        self.environment |= {"URLBENCH_CHECKPOINT_SECONDS": "0", **hold.environment}
+        return hold
+
+    def wait_for_hold(self, hold: Hold, number: int = 1) -> None:
+        """Wait until so many runs wait."""
+        self.slurm.wait_until(lambda: hold.waiting == number, f"{number} runs wait")
 
 
 def starting_points(directory: RunDirectory) -> list[int]:

@@ -1,6 +1,7 @@
 """A worker that behaves as the test asks, in milliseconds: python stub_worker.py RUN_DIR --runs ROOT …
 
-$STUB_BEHAVIOUR is a JSON object from parts of paths to a behaviour; a run that none fits is done at once.
+$STUB_BEHAVIOUR is a JSON object from parts of paths to a behaviour; a run that none fits is done at once. What workers
+do is noted in $STUB_LOG, in its order.
 """
 
 import json
@@ -12,11 +13,12 @@ from pathlib import Path
 
 folder = Path(sys.argv[1])
 log = Path(os.environ["STUB_LOG"])
+parent = os.getppid()
 
 
 def note(event: str) -> None:
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LP_NUM_THREADS", "TMPDIR")
-    row = {"event": event, "run": str(folder), "time": time.monotonic(), "arguments": sys.argv[1:]}
+    row = {"event": event, "run": str(folder), "arguments": sys.argv[1:]}
     row["TMPDIR_exists"] = Path(os.environ.get("TMPDIR", "")).is_dir()
     with log.open("a") as file:
         file.write(json.dumps(row | {name: os.environ.get(name) for name in names}) + "\n")
@@ -33,28 +35,31 @@ def stop(number: int, frame: object) -> None:
     sys.exit(75)
 
 
+def wait(for_starts: float = float("inf")) -> None:
+    """Until so many workers have been started in all, or whoever started this one is gone."""
+    while os.getppid() == parent and log.read_bytes().count(b'"event": "start"') < for_starts:
+        time.sleep(0.02)
+
+
 behaviours = json.loads(os.environ["STUB_BEHAVIOUR"])
 behaviour = next((value for part, value in behaviours.items() if part in str(folder)), "done")
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else stop)
 note("start")
-if behaviour == "wait":
+if behaviour in ("wait", "deaf"):
     print("waiting", flush=True)
-    time.sleep(60)
-elif behaviour == "deaf":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    note("deaf")
-    time.sleep(60)
+    wait()
+elif behaviour == "meet":
+    wait(for_starts=2)
 elif behaviour == "fail":
     write_status("failed", "the reason in status.json")
     sys.exit(1)
-elif behaviour == "slow":
-    time.sleep(1.0)
 elif behaviour == "refuse":
     print("an earlier line\nthe last line of the log\n", flush=True)
     sys.exit(1)
+elif behaviour == "announce":
+    os.kill(parent, signal.SIGUSR2)
 elif behaviour == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
-time.sleep(0.1)
 write_status("done")
 (folder / "DONE").write_text("{}")
 note("end")

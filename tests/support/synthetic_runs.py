@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from urlbench.core.identity import config_hash, job_id
-from urlbench.core.registry import names, register_suite
 from urlbench.core.types import Domain, Job, JobSpec, Normaliser, Protocol, Suite, Task
 from urlbench.runs.store import RunDirectory, RunStore, append_jsonl, write_atomic
 
@@ -49,8 +48,6 @@ TOY = Suite(
     packages=("mujoco",),
     requirements=("mujoco==3.3.0",),
 )
-if "toy" not in names("suite"):
-    register_suite(TOY)
 
 
 def make_job(

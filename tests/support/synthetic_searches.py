@@ -12,7 +12,6 @@ from synthetic_runs import TASKS, TOY
 
 from urlbench.core.identity import job_id
 from urlbench.core.interfaces import Array
-from urlbench.core.registry import names, register_suite
 from urlbench.core.types import Domain, GoalSets, Job, JobSpec, Protocol, Search, Suite, Task
 from urlbench.runs.plan import run_path
 from urlbench.runs.store import RunDirectory, RunStore, append_jsonl, write_atomic
@@ -59,9 +58,6 @@ SPARSE = TOY.model_copy(
         "pretrained_in": "toy",
     }
 )
-for _suite in (REACH, SPARSE):
-    if _suite.name not in names("suite"):
-        register_suite(_suite)
 SUITES = {suite.name: suite for suite in (TOY, REACH, SPARSE)}
 DOMAINS = {"arm_reach": "arm", **TASKS}
 

@@ -8,8 +8,13 @@ from smaller weights; `toy-fail` raises for one seed. Give this file to
 `--plugin`, or import it as a module.
 """
 
+import itertools
+import os
+import select
+import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -119,6 +124,34 @@ def make_goal_environment(task: str, seed: int, action_repeat: int, goal_set: in
     return ToyGoalEnvironment(task, seed, action_repeat, goal_set)
 
 
+_ACTIONS = itertools.count()
+
+
+def wait_while_held() -> None:
+    """Wait where a test wants it (`toy_runs.Hold`): until it lets go, or a signal comes that this process takes.
+
+    $TOY_HOLD is a folder. While there is a file `hold` in it, a process that has acted as often as the file says waits,
+    and says so by a file with its number.
+    """
+    if "TOY_HOLD" not in os.environ:
+        return
+    folder, acted = Path(os.environ["TOY_HOLD"]), next(_ACTIONS)
+    hold = folder / "hold"
+    if not hold.exists() or acted < int(hold.read_text()):
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        (folder / f"{os.getpid()}.held").touch()
+        while hold.exists() and not select.select([reader], [], [], 0.02)[0]:
+            pass
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
 class ToyConfig(Spec):
     """Settings of the toy agents."""
 
@@ -150,6 +183,7 @@ class ToyActor(Actor):
     @torch.no_grad()
     def act(self, observation: Array, step: int) -> Array:
         time.sleep(self._agent.config.pause_seconds)
+        wait_while_held()
         if step == self._agent.config.fail_act:
             raise ValueError("the toy actor fails on purpose")
         mean = self._agent.model(torch.as_tensor(observation))[:2] + 0.1 * self._last

@@ -1,16 +1,14 @@
 """Running toy jobs, for tests."""
 
-import multiprocessing
-import os
-import posix
 import random
-import signal
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from processes import wait_until
+from struck import killed
 
 from urlbench.core.identity import job_id
 from urlbench.core.registry import load_plugin
@@ -21,8 +19,9 @@ from urlbench.training import worker
 from urlbench.training.checkpoint import snapshot_path
 from urlbench.training.job import run_job
 
-_FORKS = multiprocessing.get_context("fork")
 PLUGIN = Path(__file__).with_name("toy_plugin.py").resolve()
+# How often at most a worker touches files before it is killed; a fine-tuning of preset smoke does so 800 times.
+_MOST_TOUCHES = 300
 ATTEMPT_KEYS = {"attempt", "started", "from_progress", "pid", "host"}
 
 
@@ -35,6 +34,38 @@ class StopAt:
     def __call__(self) -> str:
         self.left -= 1
         return "stopped by the test" if self.left < 0 else ""
+
+
+class Hold:
+    """Where toy runs wait for a test, so that they are at work when it does something to them.
+
+    Args:
+        folder: a new one.
+        actions: a process waits once it has acted so often.
+    """
+
+    def __init__(self, folder: Path, actions: int) -> None:
+        folder.mkdir()
+        self._folder, self._hold = folder, folder / "hold"
+        self._hold.write_text(str(actions))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the processes that are to wait."""
+        return {"TOY_HOLD": str(self._folder)}
+
+    @property
+    def waiting(self) -> int:
+        """How many processes have come to wait."""
+        return len(list(self._folder.glob("*.held")))
+
+    def wait(self, process: Any = None) -> None:
+        """Until a process waits; `process` is the one that runs it."""
+        wait_until(lambda: self.waiting, "a toy run waits", process)
+
+    def let_go(self) -> None:
+        """Let all go on."""
+        self._hold.unlink()
 
 
 def toy_jobs(
@@ -133,40 +164,18 @@ def assert_same_run(one: RunDirectory, other: RunDirectory) -> None:
 
 
 def kill_until_done(root: Path, directory: RunDirectory, rng: random.Random, most: int = 10) -> tuple[int, int]:
-    """Kill a prepared run's worker again and again, every other time when it is seen writing a checkpoint.
+    """Kill a prepared run's worker again and again, at random ones of the times when it touches a file of the run.
 
     Returns:
         How often it was killed, `most` times at the most, and how often that left a half-written checkpoint behind.
     """
+    work = partial(_run_worker, root, directory.path)
     kills = half_written = 0
-    while True:
-        starts = count_starts(directory)
-        process = _FORKS.Process(target=_run_worker, args=(str(root), str(directory.path)))
-        process.start()
-        if kills == most:
-            process.join()
-        # Killed before it has begun, it would never get anywhere; the time to begin depends on the machine.
-        while process.is_alive() and count_starts(directory) == starts:
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0.0, 0.3))
-        if kills % 2 == 0:
-            while process.is_alive() and not _half_written(directory):
-                pass
-        process.kill()
-        process.join()
-        if process.exitcode == 0:
-            return kills, half_written
-        assert process.exitcode == -signal.SIGKILL
+    while kills < most and killed(work, rng.randrange(1, _MOST_TOUCHES), directory.path):
         kills += 1
-        half_written += _half_written(directory)
-
-
-def _half_written(directory: RunDirectory) -> bool:
-    try:
-        names = [path.name for path in directory.checkpoints.iterdir()]
-        return any(name.startswith(".") and name.endswith(".tmp") for name in names)
-    except FileNotFoundError:  # not made yet, or removed with the end of the run
-        return False
+        half_written += any(directory.checkpoints.glob(".*.tmp"))
+    assert directory.done_file.exists() or not killed(work, 0, directory.path)
+    return kills, half_written
 
 
 def count_starts(directory: RunDirectory) -> int:
@@ -174,8 +183,5 @@ def count_starts(directory: RunDirectory) -> int:
     return directory.attempts_file.read_bytes().count(b"started") if directory.attempts_file.exists() else 0
 
 
-def _run_worker(root: str, path: str) -> None:
-    os.fsync = posix.fsync  # which the tests leave out; the time that it takes is when files are seen half-written
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
-        sys.exit(worker.main([path, "--runs", root, "--checkpoint-seconds", "0"]))
+def _run_worker(root: Path, path: Path) -> None:
+    sys.exit(worker.main([str(path), "--runs", str(root), "--checkpoint-seconds", "0"]))

@@ -27,6 +27,11 @@ BURSTS = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _registered(registry_of_the_file: None) -> None:
+    load_plugin(PLUGIN)
+
+
 def jobs(root: Path, *overrides: str) -> Runs:
     return toy_jobs(root, suite="toy-early", task="line_left", agent="toy-early", overrides=overrides, plugin=PLUGIN)
 
@@ -168,6 +173,3 @@ def test_episodes_that_are_not_as_the_suite_says_end_the_run(
     else:
         with pytest.raises(UserError, match=message):
             run(tmp_path, job, directory)
-
-
-load_plugin(PLUGIN)

@@ -1,20 +1,19 @@
 """Evaluation episodes depend on nothing but themselves, in this process or in others."""
 
 import os
-import random
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from processes import finish, started, wait_until
 from toy_judged import PLUGINS
-from toy_runs import PLUGIN, assert_same_run, run, run_both, toy_jobs
+from toy_runs import PLUGIN, Hold, assert_same_run, run, run_both, toy_jobs
 from toy_search import pretrained_search
 
 from urlbench.core.errors import UserError
@@ -29,8 +28,12 @@ from urlbench.training.evaluation import Episode, FinetuningEvaluation, LocalPla
 from urlbench.training.evaluation_pool import ProcessPlayer, open_player
 
 torch.set_num_threads(1)
-for plugin in PLUGINS:
-    load_plugin(plugin)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(registry_of_the_file: None) -> None:
+    for plugin in PLUGINS:
+        load_plugin(plugin)
 
 
 class RecordingAgent(Agent):
@@ -319,46 +322,45 @@ def test_a_process_that_is_killed_is_named_as_the_reason(tmp_path: Path) -> None
         player.close()
 
 
-PAUSED = ("agent.pause_seconds=0.005",)
+# Ten episodes of ten steps at the most; all rows need more than two processes do before they wait.
+ACTIONS_OF_A_ROW = 100
 
 
-def started(directory: RunDirectory, root: Path, *options: str) -> subprocess.Popen[bytes]:
-    """A worker whose evaluation processes have written a row."""
-    command = [sys.executable, "-m", "urlbench.training.worker", str(directory.path), "--runs", str(root), *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not (directory.eval_file.exists() and directory.eval_file.stat().st_size):
-        assert process.poll() is None
-        time.sleep(0.02)
-    return process
+def playing(directory: RunDirectory, root: Path, hold: Hold, env_workers: int) -> AbstractContextManager[Any]:
+    """A worker that plays evaluations in so many processes, until the hold."""
+    command = [sys.executable, "-m", "urlbench.training.worker", str(directory.path), "--runs", str(root)]
+    return started([*command, "--env-workers", str(env_workers)], env={**os.environ, **hold.environment})
+
+
+def wait_for_row(directory: RunDirectory, hold: Hold, process: Any) -> None:
+    """Until a row is written and a process that plays waits."""
+    hold.wait(process)
+    wait_until(lambda: directory.eval_file.exists() and directory.eval_file.stat().st_size, "a row", process)
 
 
 def children(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
-def gone(pids: set[int], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
+def wait_for_end(pids: set[int]) -> None:
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the processes end")
 
 
 @pytest.mark.slow
 def test_a_request_to_stop_ends_the_processes_at_once_and_the_rest_is_played_later(tmp_path: Path) -> None:
     whole, expected = pretrained_search(tmp_path / "whole", preset="paper")
     run(tmp_path / "whole", whole, expected)
-    job, directory = pretrained_search(tmp_path, preset="paper", overrides=PAUSED)
-    process = started(directory, tmp_path, "--env-workers", "2")
-    processes = children(process.pid)
-    assert len(processes) >= 2
-    process.send_signal(signal.SIGTERM)
-    began = time.monotonic()
-    output, _ = process.communicate(timeout=30)
+    job, directory = pretrained_search(tmp_path, preset="paper")
+    hold = Hold(tmp_path / "hold", ACTIONS_OF_A_ROW)
+    with playing(directory, tmp_path, hold, env_workers=2) as process:
+        wait_for_row(directory, hold, process)
+        processes = children(process.pid)
+        assert len(processes) >= 2
+        process.send_signal(signal.SIGTERM)
+        output = finish(process)
+    # The one that waits has not been let go, so it was ended.
     assert process.returncode == worker.EXIT_INTERRUPTED, output
-    assert time.monotonic() - began < 5
-    assert gone(processes)
+    wait_for_end(processes)
     status = directory.read_status()
     assert status is not None
     assert (status.state, status.message) == ("interrupted", "stopped by SIGTERM")
@@ -371,15 +373,15 @@ def test_a_request_to_stop_ends_the_processes_at_once_and_the_rest_is_played_lat
 def test_kill_9_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
     whole, expected = pretrained_search(tmp_path / "whole", preset="paper")
     run(tmp_path / "whole", whole, expected)
-    job, directory = pretrained_search(tmp_path, preset="paper", overrides=PAUSED)
-    rng = random.Random(0)
-    for workers in ("2", "1"):
-        process = started(directory, tmp_path, "--env-workers", workers)
-        processes = children(process.pid)
-        time.sleep(rng.uniform(0.0, 0.5))
-        process.kill()
-        process.communicate()
-        assert gone(processes)
+    job, directory = pretrained_search(tmp_path, preset="paper")
+    for env_workers in (2, 1):
+        hold = Hold(tmp_path / f"hold {env_workers}", ACTIONS_OF_A_ROW)
+        with playing(directory, tmp_path, hold, env_workers) as process:
+            wait_for_row(directory, hold, process)
+            processes = children(process.pid)
+            process.kill()
+        hold.let_go()
+        wait_for_end(processes)
     assert run(tmp_path, job, directory, env_workers=2) == "done"
     assert directory.eval_file.read_bytes() == expected.eval_file.read_bytes()
 

@@ -1,29 +1,24 @@
 """Interrupted runs continue bit for bit, whatever interrupts them and wherever."""
 
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from toy_runs import StopAt, assert_same_run, kill_until_done, run, run_both, toy_jobs
+from processes import finish, started, wait_until
+from struck import killed
+from toy_runs import Hold, StopAt, assert_same_run, kill_until_done, run, run_both, toy_jobs
 
 from urlbench.core.errors import UserError
 from urlbench.core.types import Job
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
 from urlbench.training import worker
-
-# A fork has torch imported already, so a worker starts in milliseconds and is killed while it works.
-FORKS = multiprocessing.get_context("fork")
-
-
-PAUSED = ("agent.pause_seconds=0.02",)
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +190,11 @@ def test_a_full_disk_leaves_the_run_resumable(
 
 
 @pytest.mark.parametrize("most", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_kill_9_at_random_moments(tmp_path: Path, most: int) -> None:
-    # Slow enough to be killed before it ends, on fast machines too.
-    reference = run_both(tmp_path / "reference", overrides=PAUSED)
-    pretraining, finetuning = toy_jobs(tmp_path, overrides=PAUSED)
+def test_kill_9_at_random_moments(reference: tuple[RunDirectory, RunDirectory], tmp_path: Path, most: int) -> None:
+    pretraining, finetuning = toy_jobs(tmp_path)
     run(tmp_path, *pretraining)
     kills, _ = kill_until_done(tmp_path, finetuning[1], random.Random(0), most)
-    assert kills >= 1
+    assert kills >= 3
     assert_same_run(finetuning[1], reference[1])
     assert not list(finetuning[1].path.rglob(".*.tmp"))
 
@@ -218,72 +211,53 @@ def test_kill_9_very_often(tmp_path: Path) -> None:
     assert half_written >= 2
 
 
-def _start(directory: RunDirectory, root: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "urlbench.training.worker", str(directory.path), "--runs", str(root), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def _wait_for_frames(directory: RunDirectory, frames: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if directory.train_file.exists() and any(
-            b'"frame": %d,' % frames in line for line in directory.train_file.read_bytes().splitlines()
-        ):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"frame {frames} was never reached")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
-    expected = run_both(tmp_path / "reference")
-    (job, directory), _ = toy_jobs(tmp_path, overrides=PAUSED)
-    process = _start(directory, tmp_path)
-    _wait_for_frames(directory, 60)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=20)
+def test_a_signal_ends_with_a_checkpoint(
+    reference: tuple[RunDirectory, RunDirectory], tmp_path: Path, number: signal.Signals
+) -> None:
+    (job, directory), _ = toy_jobs(tmp_path)
+    hold = Hold(tmp_path / "hold", 30)
+    command = [sys.executable, "-m", "urlbench.training.worker", str(directory.path), "--runs", str(tmp_path)]
+    with started(command, env={**os.environ, **hold.environment}) as process:
+        hold.wait(process)
+        process.send_signal(number)
+        output = finish(process)
     assert process.returncode == worker.EXIT_INTERRUPTED, output
     status = directory.read_status()
     assert status is not None
     assert (status.state, status.message) == ("interrupted", f"stopped by {number.name}")
     assert run(tmp_path, job, directory) == "done"
-    assert directory.train_file.read_bytes() == expected[0].train_file.read_bytes()
+    assert_same_run(directory, reference[0])
+
+
+# A worker that asks at each step who its parent is, and the parent.
+ORPHAN = """\
+import sys
+from urlbench.training import worker
+worker._PARENT_CHECK_SECONDS = 0.0
+sys.exit(worker.main())"""
+PARENT = """\
+import os, subprocess, sys
+subprocess.run([sys.executable, "-c", *sys.argv[1:], "--parent-pid", str(os.getpid())])"""
 
 
 @pytest.mark.slow
-def test_an_orphan_stops_with_a_checkpoint(tmp_path: Path) -> None:
-    expected = run_both(tmp_path / "reference")
-    (job, directory), _ = toy_jobs(tmp_path, overrides=PAUSED)
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import subprocess, sys, os\n"
-            "worker = [sys.executable, '-m', 'urlbench.training.worker']\n"
-            "command = [*worker, *sys.argv[1:], '--parent-pid', str(os.getpid())]\n"
-            "subprocess.Popen(command)\n"
-            "sys.stdin.read()",
-            str(directory.path),
-            "--runs",
-            str(tmp_path),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _wait_for_frames(directory, 60)
-    parent.kill()
-    parent.communicate()
-    deadline = time.monotonic() + 30
-    while directory.is_locked() and time.monotonic() < deadline:
-        time.sleep(0.1)
+def test_an_orphan_stops_with_a_checkpoint(reference: tuple[RunDirectory, RunDirectory], tmp_path: Path) -> None:
+    (job, directory), _ = toy_jobs(tmp_path)
+    hold = Hold(tmp_path / "hold", 30)
+    command = [sys.executable, "-c", PARENT, ORPHAN, str(directory.path), "--runs", str(tmp_path)]
+    with started(command, env={**os.environ, **hold.environment}, stdout=subprocess.DEVNULL) as parent:
+        hold.wait(parent)
+        parent.kill()
+    hold.let_go()
+    wait_until(lambda: not directory.is_locked(), "the orphan ends")
     status = directory.read_status()
     assert status is not None
     assert status.state == "interrupted"
     assert status.message == f"stopped because process {parent.pid}, which started it, is gone"
     assert run(tmp_path, job, directory) == "done"
-    assert directory.train_file.read_bytes() == expected[0].train_file.read_bytes()
+    assert_same_run(directory, reference[0])
 
 
 def test_an_orphan_knows_it() -> None:
@@ -304,21 +278,14 @@ def test_kill_9_with_the_real_walker(tmp_path: Path) -> None:
             store.run_dir(job).prepare(job)
         return [store.run_dir(job) for job in jobs]
 
+    def work(root: Path, directory: RunDirectory) -> None:
+        command = [str(directory.path), "--runs", str(root), "--checkpoint-seconds", "0.2"]
+        sys.exit(worker.main(command))
+
     rng = random.Random(0)
     for one, other in zip(prepare(tmp_path / "whole"), prepare(tmp_path / "killed"), strict=True):
-        whole = _start(one, tmp_path / "whole")
-        output, _ = whole.communicate(timeout=300)
-        assert whole.returncode == worker.EXIT_DONE, output
-        kills, code = 0, None
-        while code != worker.EXIT_DONE:
-            process = _start(other, tmp_path / "killed", "--checkpoint-seconds", "0.2")
-            try:
-                process.communicate(timeout=rng.uniform(3.0, 6.0) if kills < 2 else 300)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                kills += 1
-            code = process.returncode
-            assert code in (worker.EXIT_DONE, -signal.SIGKILL)
-        assert kills >= 1
+        assert not killed(partial(work, tmp_path / "whole", one), 0, one.path)
+        for _ in range(2):
+            assert killed(partial(work, tmp_path / "killed", other), rng.randrange(10, 60), other.path)
+        assert not killed(partial(work, tmp_path / "killed", other), 0, other.path)
         assert_same_run(one, other)

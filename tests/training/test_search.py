@@ -15,7 +15,6 @@ from toy_search import pretrained_search, search_jobs
 from urlbench.agents.random import RandomAgent, RandomConfig
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import AgentContext, Array, GoalEnvironment, TimeStep
-from urlbench.core.registry import load_plugin
 from urlbench.core.seeding import derive_seed
 from urlbench.core.types import Job, Protocol, Search
 from urlbench.episodes.replay import aligned
@@ -27,7 +26,7 @@ from urlbench.training.search import blocks_of, keep_whole_rows
 
 ROOT = Path(__file__).parents[2]
 torch.set_num_threads(1)
-load_plugin(str(PLUGIN))
+pytestmark = pytest.mark.usefixtures("toy_suites")
 
 
 @pytest.fixture(scope="module")
