@@ -25,6 +25,7 @@ class RunStatus(Spec):
         agent: `name-config8`.
         reduced: of a reduced budget.
         parent: id of the pretraining that it starts from; None if there is none.
+        place: what it is about: a domain if it is a reward-free pretraining, else a task.
         goal_set: None in suites without.
         state: `stale` is a run whose process is gone without a word, `damaged` one with unreadable files.
         path: the run directory, relative to the runs folder.
@@ -43,6 +44,7 @@ class RunStatus(Spec):
     phase: Phase
     domain: str
     task: str
+    place: str
     snapshot: int
     parent: str | None
     goal_set: int | None
@@ -182,6 +184,7 @@ def _run_status(job: Job, directory: RunDirectory) -> RunStatus:
             "phase": spec.phase,
             "domain": spec.domain,
             "task": spec.task,
+            "place": spec.place,
             "snapshot": spec.snapshot,
             "parent": spec.parent,
             "goal_set": spec.goal_set,
@@ -262,7 +265,7 @@ def _place(run: RunStatus) -> tuple[str, bool, str, int, int]:
 def _row(run: RunStatus, *, coupled: bool) -> str:
     """The name of a run's row; `coupled` if every seed has one goal set, which has its number."""
     if run.phase == "pretrain":
-        return f"pretrain {run.domain}"
+        return f"pretrain {run.place}"
     goal_set = "" if run.goal_set is None else f" goal set {'= seed' if coupled else run.goal_set}"
     return f"{run.phase} {run.task}{goal_set}" + (f" from {format_frames(run.snapshot)}" if run.snapshot else "")
 

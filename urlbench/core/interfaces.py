@@ -74,8 +74,9 @@ class GoalEnvironment(Environment, TypingProtocol):
         """The goal, by its place in the set, of all episodes from the next reset on; None draws one at each reset."""
 
 
+@runtime_checkable
 class PhysicsEnvironment(Environment, TypingProtocol):
-    """An environment whose physics can be read and set; data sets hold the states of its physics."""
+    """An environment whose physics can be read and set; data sets and kept episodes hold the states of its physics."""
 
     def physics_state(self) -> Array:
         """Positions, velocities and activations, float64 [P]."""
@@ -262,6 +263,13 @@ class Agent(ABC):
     @abstractmethod
     def for_finetuning(self, context: AgentContext) -> "Agent":
         """A new agent that starts a fine-tuning from what this one has learned."""
+
+    def for_transfer(self, context: AgentContext) -> "Agent":
+        """The agent that goes on with another task from what this one, a fine-tuning agent, has learned of its own.
+
+        By default this one as it is, optimisers included; agents override it that must begin something anew.
+        """
+        return self
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

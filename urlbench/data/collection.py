@@ -77,6 +77,8 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
         raise unknown_name("preset", request.preset, protocols)
     frames = -(-request.transitions // length) * length
     protocol = {**protocols[request.preset].model_dump(), "pretrain_frames": frames, "snapshots": (frames,)}
+    primal_task = suite.domain(request.domain).primal_task
+    assert primal_task is not None, f"{suite.name} pretrains in every domain"
     changes = agent_changes((agent.name,), request.overrides, request.config_file)
     agent, config = pretraining_of(agent, plain_values(resolve_config(agent, request.preset, changes[agent.name])))
     spec = JobSpec(
@@ -88,7 +90,7 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
         protocol=Protocol.model_validate(protocol),
         phase="pretrain",
         domain=request.domain,
-        task=suite.domain(request.domain).primal_task,
+        task=primal_task,
         seed=request.seed,
         versions=package_versions(suite.packages),
     )

@@ -16,6 +16,7 @@ from urlbench.core.registry import load_attribute, load_suite
 from urlbench.data.checks import DataCheck, Largest
 from urlbench.episodes.datasets import Dataset, DatasetIndex, EpisodeFile
 from urlbench.episodes.format import format_of, read_arrays
+from urlbench.episodes.physics import steps_again
 
 STATE_TOLERANCE = 1e-6
 """Of a state after one step of the simulator that recorded it."""
@@ -103,18 +104,15 @@ def one_step_each(environment: PhysicsEnvironment, physics: Array, action: Array
     """Where one step leads from each state, and what is observed there.
 
     Args:
-        environment: of the domain; a new episode is begun, which must not end before T steps.
+        environment: of the domain; new episodes are begun.
         physics: states [T + 1, P].
         action: [T + 1, A]; the action of row t + 1 is applied in the state of row t.
 
     Returns:
         States [T, P] and observations [T, O].
     """
-    environment.reset()
     states, observations = [], []
-    for state, following in zip(physics[:-1], action[1:], strict=True):
-        environment.set_physics_state(state)
-        timestep = environment.step(following)
+    for timestep in steps_again(environment, physics, action):
         states.append(environment.physics_state())
         observations.append(timestep.observation)
     return np.stack(states), np.stack(observations)

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from urlbench.core.durable import append_jsonl, explained, read_jsonl, write_atomic
 from urlbench.core.errors import UserError
-from urlbench.core.identity import canonical_json, job_id
+from urlbench.core.identity import canonical_json, differences, job_id
 from urlbench.core.types import Job, JobSpec, Phase, Spec
 
 __all__ = [
@@ -91,6 +91,8 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoint"
         self.snapshots = self.path / "snapshots"
         self.replay = self.path / "replay"
+        self.episodes = self.path / "episodes"  # kept where the spec says so
+        self.episodes_file = self.path / "episodes.json"
 
     # --- identity ---
 
@@ -120,7 +122,7 @@ class RunDirectory:
         if self.spec_file.exists():
             stored = self.read_spec()
             if stored["id"] != job.id:
-                fields = ", ".join(_differences(stored["spec"], wanted["spec"])) or "its id"
+                fields = ", ".join(differences(stored["spec"], wanted["spec"])) or "its id"
                 raise UserError(f"{self.path} belongs to another run, which differs in {fields}; {remedy}.")
             if stored.get("data_path") != job.data_path:
                 write_atomic(self.spec_file, canonical_json({**stored, "data_path": job.data_path}) + "\n")
@@ -304,41 +306,44 @@ class RunDirectory:
 
     def finish(self, progress: int, unit: Unit = "frames") -> None:
         """Write DONE: from here on the run counts and is never run again."""
-        done = {"sha256": self._eval_hash(), unit: progress, "finished": datetime.now(UTC).isoformat()}
+        done = {"sha256": _digest(self.eval_file), unit: progress, "finished": datetime.now(UTC).isoformat()}
+        if self.episodes_file.exists():
+            done["episodes_sha256"] = _digest(self.episodes_file)
         write_atomic(self.done_file, json.dumps(done) + "\n")
 
     def is_done(self) -> bool:
-        """True if the run ended and eval.jsonl is as it was then.
+        """True if the run ended and eval.jsonl and the list of kept episodes are as they were then.
 
         Raises:
-            UserError: naming the file, if eval.jsonl or DONE were changed since.
+            UserError: naming the file, if one of these or DONE were changed since.
         """
         if not self.done_file.exists():
             return False
         try:
-            expected = json.loads(self.done_file.read_text(encoding="utf-8"))["sha256"]
+            done = json.loads(self.done_file.read_text(encoding="utf-8"))
+            expected = {self.eval_file: done["sha256"]}
+            if "episodes_sha256" in done:
+                expected[self.episodes_file] = done["episodes_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.done_file} cannot be read ({error}); remove the run directory to run it again."
             ) from error
-        if expected != self._eval_hash():
-            raise UserError(
-                f"{self.eval_file} was changed after the run ended: its SHA-256 is not the one in DONE; "
-                "restore the file, or remove the run directory to run it again."
-            )
+        for file, digest in expected.items():
+            if digest != _digest(file):
+                raise UserError(
+                    f"{file} was changed after the run ended: its SHA-256 is not the one in DONE; "
+                    "restore the file, or remove the run directory to run it again."
+                )
         return True
 
-    def _eval_hash(self) -> str:
-        return hashlib.sha256(self.eval_file.read_bytes() if self.eval_file.exists() else b"").hexdigest()
-
     def remove_working_files(self) -> None:
-        """Delete checkpoint and replay of a run that is done; the snapshots stay."""
+        """Delete checkpoint and replay of a run that is done; snapshots and kept episodes stay."""
         for folder in (self.checkpoints, self.replay):
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_progress(self) -> None:
         """Delete what an attempt without a usable checkpoint left, before the run starts from nothing."""
-        for folder in (self.checkpoints, self.replay, self.snapshots):
+        for folder in (self.checkpoints, self.replay, self.episodes, self.snapshots):
             if folder.exists():
                 shutil.rmtree(folder)
         self.cut_back({self.train_file.name: 0, self.eval_file.name: 0})
@@ -358,19 +363,10 @@ class RunStore:
         """The run directory of a job."""
         return RunDirectory(self.root / job.path)
 
-    def parent_dir(self, job: Job) -> RunDirectory | None:
-        """The run directory of the job's parent, if it has one."""
-        return None if job.parent_path is None else RunDirectory(self.root / job.parent_path)
-
     def directories(self) -> Iterator[RunDirectory]:
         """All folders with a spec.json, sorted by path."""
         for folder in sorted(_folders_with_spec(self.root)):
             yield RunDirectory(folder)
-
-    def jobs(self) -> Iterator[tuple[Job, RunDirectory]]:
-        """All jobs on disk, sorted by path; UserError names the first folder that cannot be read."""
-        for directory in self.directories():
-            yield directory.read_job(self.root), directory
 
 
 def _folders_with_spec(root: Path) -> Iterator[Path]:
@@ -401,10 +397,6 @@ def budget_unit(spec: JobSpec) -> Unit:
     return "episodes" if spec.phase == "search" else "frames"
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the values that differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
-    elif old != new:
-        yield prefix
+def _digest(file: Path) -> str:
+    """The SHA-256 of a file; one that is not there counts as empty."""
+    return hashlib.sha256(file.read_bytes() if file.exists() else b"").hexdigest()

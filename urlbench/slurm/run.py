@@ -192,9 +192,7 @@ def describe_array(array: ArrayPlan, profile: Profile, record: ArrayRecord | Non
     """A line about an array that was submitted, or, without a record, would be."""
     runs = sum(map(len, array.packs))
     starts = sorted({job.spec.snapshot for pack in array.packs for job in pack} - {0})
-    what = sorted(
-        {job.spec.domain if array.phase == "pretrain" else job.spec.task for pack in array.packs for job in pack}
-    )
+    what = sorted({job.spec.place for pack in array.packs for job in pack})
     shown = ", ".join(what[:3]) + (f" and {len(what) - 3} more" if len(what) > 3 else "")
     start = f" from {', '.join(map(format_frames, starts))}" if starts else ""
     name = "array" if record is None else f"{record.slurm_id} {record.name}"

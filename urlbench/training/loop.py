@@ -94,7 +94,7 @@ class TrainingLoop:
         self._directory = surroundings.directory
         self._budget = budget_of(spec)
         self._schedule = agent.schedule
-        self._random_actions = spec.phase in self._schedule.random_action_phases
+        self._random_actions = spec.learns in self._schedule.random_action_phases
         self._action_bound = 1.0 if self._schedule.seed_action_bound == "one" else float(environment.action_dim)
         self._streams = {name: stream(spec.seed, spec.phase, name) for name in ("replay", "seed_actions")}
         self._actor = agent.actor(evaluation=False, seed=derive_seed(spec.seed, spec.phase, "actor"))
