@@ -8,8 +8,9 @@ from typing import Literal, get_args
 from urlbench.core.errors import UserError
 from urlbench.core.identity import config_hash
 from urlbench.core.types import Job, Phase, Spec
+from urlbench.runs.budgets import Unit
 from urlbench.runs.plan import format_frames
-from urlbench.runs.store import RunDirectory, RunStore, Unit, read_jsonl
+from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
 
 State = Literal["done", "running", "queued", "failed", "stale", "interrupted", "damaged"]
 # What files alone say of a run that the queue may know more about.

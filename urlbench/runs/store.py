@@ -24,6 +24,7 @@ from urlbench.core.durable import append_jsonl, explained, read_jsonl, write_ato
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, differences, job_id
 from urlbench.core.types import Job, JobSpec, Phase, Spec
+from urlbench.runs.budgets import Unit, budget_of, budget_unit
 
 __all__ = [
     "RunDirectory",
@@ -31,13 +32,10 @@ __all__ = [
     "RunStore",
     "Status",
     "append_jsonl",
-    "budget_of",
-    "budget_unit",
     "read_jsonl",
     "write_atomic",
 ]
 
-Unit = Literal["frames", "updates", "episodes"]
 RunState = Literal["queued", "running", "stale", "done", "interrupted", "failed"]
 SPEC_FORMAT = 2
 """Of spec.json. Since 2 a pretraining's identity holds no setting that it does not read (urlbench 0.1 wrote none)."""
@@ -68,6 +66,10 @@ class Status(Spec):
     pid: int | None = None
     host: str | None = None
     message: str = ""
+
+
+class OtherVersionError(UserError):
+    """A run directory that another version of urlbench made."""
 
 
 class RunDirectory:
@@ -172,8 +174,8 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.spec_file} cannot be read ({error}); restore it or remove the folder.") from error
         if stored.get("format") != SPEC_FORMAT:
-            raise UserError(
-                f"{self.path} was made by {'an earlier' if 'format' not in stored else 'another'} version of urlbench, "
+            raise OtherVersionError(
+                f"{self.path} was made by {'another version of urlbench' if 'format' in stored else 'urlbench 0.1'}, "
                 "which identified runs differently; report or freeze its results with that version, and run anew in "
                 "another folder with --runs, or here with --rerun stale, which moves it aside."
             )
@@ -380,21 +382,6 @@ def _folders_with_spec(root: Path) -> Iterator[Path]:
 def queued_status(spec: JobSpec) -> Status:
     """The status of a job that nothing has started yet."""
     return Status(state="queued", phase=spec.phase, budget=budget_of(spec), unit=budget_unit(spec))
-
-
-def budget_of(spec: JobSpec) -> int:
-    """The length of the job's phase, in `budget_unit`."""
-    protocol = spec.protocol
-    if spec.phase == "pretrain":
-        return protocol.pretrain_budget
-    return protocol.eval_episodes * protocol.search.goals if protocol.search else protocol.finetune_frames
-
-
-def budget_unit(spec: JobSpec) -> Unit:
-    """What the job's progress is counted in."""
-    if spec.phase == "pretrain":
-        return spec.protocol.pretrain_unit
-    return "episodes" if spec.phase == "search" else "frames"
 
 
 def _digest(file: Path) -> str:

@@ -19,8 +19,9 @@ from urlbench.core.interfaces import Agent, Array, Environment, Schedule, TimeSt
 from urlbench.core.seeding import derive_seed, generator_state, set_generator_state, stream
 from urlbench.core.types import JobSpec
 from urlbench.episodes.replay import Replay, aligned
+from urlbench.runs.budgets import budget_of
 from urlbench.runs.heartbeat import Heartbeat
-from urlbench.runs.store import RunDirectory, budget_of
+from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, save_checkpoint, save_snapshot, snapshot_path
 from urlbench.training.evaluation import FinetuningEvaluation
 from urlbench.training.metrics import EpisodeMetrics

@@ -17,7 +17,7 @@ from urlbench.core.seeding import generator_state, set_generator_state, stream
 from urlbench.core.types import JobSpec
 from urlbench.episodes.datasets import Dataset
 from urlbench.episodes.replay import Replay
-from urlbench.runs.store import budget_of
+from urlbench.runs.budgets import budget_of
 from urlbench.training.checkpoint import SnapshotHeader, save_checkpoint, save_snapshot, snapshot_path
 from urlbench.training.loop import Interrupted, Surroundings
 from urlbench.training.metrics import EpisodeMetrics
