@@ -7,7 +7,7 @@ from synthetic_searches import REACH, make_job, make_pretraining, write_search, 
 from toy_runs import PLUGIN
 
 from urlbench.cli.listing import describe, format_agent, format_suite
-from urlbench.cli.status import format_overview, read_overview
+from urlbench.cli.overview import format_overview, read_overview
 from urlbench.core.types import ImageFormat
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory

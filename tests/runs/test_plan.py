@@ -41,6 +41,7 @@ SUITE = Suite(
     ),
     tasks=tuple(Task(name=name, domain=domain, description="") for name, domain in TASKS.items()),
     protocols={"paper": protocol("paper"), "smoke": protocol("smoke")},
+    score="normalised_return",
     normaliser=Normaliser(name="none", version=1, source="made up", references=dict.fromkeys(TASKS, 1.0)),
     environment="nowhere:nothing",
     packages=("numpy",),
@@ -255,5 +256,6 @@ def test_what_cannot_be_planned_says_why(changes: dict[str, Any], message: str) 
 
 def test_a_package_that_is_part_of_the_identity_must_be_installed() -> None:
     registry.register_suite(SUITE.model_copy(update={"name": "far-states", "packages": ("no-such-package",)}))
-    with pytest.raises(UserError, match="needs the package 'no-such-package'"):
+    message = r"suite 'far-states' needs .*: no-such-package \(not installed\); run: pip install 'no-such-package'"
+    with pytest.raises(UserError, match=message):
         make_plan(request(suite="far-states"))

@@ -293,6 +293,7 @@ SUITE = Suite(
         "small": _protocol("small", 200, 160),
         "smoke": _protocol("smoke", 100, 80),
     },
+    score="normalised_return",
     normaliser=Normaliser(
         name="toy-expert", version=1, source="made up", references=dict.fromkeys(PLACES, float(EPISODE_FRAMES))
     ),
@@ -339,6 +340,7 @@ SEARCH = SUITE.model_copy(
         "name": "toy-search",
         "description": "places on a line, to be found by agents pretrained in toy-states",
         "protocols": _search_protocols(found_reward=0.9),
+        "score": "goals_found",
         "normaliser": None,
         "pretrained_in": "toy-states",
     }
@@ -352,6 +354,7 @@ GOAL_SUITE = Suite(
     domains=(Domain(name="line", primal_task="line_find", max_episode_frames=EPISODE_FRAMES),),
     tasks=(Task(name="line_find", domain="line", description="find the goal"),),
     protocols=_search_protocols(found_reward=1.0, goals=GOALS, stop_when_found=True),
+    score="goals_found",
     normaliser=None,
     environment=f"{__name__}:make_goal_environment",
     packages=("numpy",),

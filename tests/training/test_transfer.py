@@ -210,6 +210,7 @@ def test_an_environment_without_physics_cannot_be_relabelled(tmp_path: Path, mon
         run(tmp_path, source, kept)
 
 
+STATES = registry.load_suite("urlb-states")
 WALKER = Suite(
     name="walker-transfer",
     version=1,
@@ -236,9 +237,10 @@ WALKER = Suite(
             eval_episodes=1,
         )
     },
-    normaliser=None,
-    environment=registry.load_suite("urlb-states").environment,
-    packages=("dm_control", "mujoco"),
+    score="normalised_return",
+    normaliser=STATES.normaliser,
+    environment=STATES.environment,
+    packages=STATES.packages,
 )
 
 

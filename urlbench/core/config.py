@@ -14,9 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from urlbench.core.errors import UserError, unknown_name
-from urlbench.core.interfaces import AgentConfig, AgentSpec
+from urlbench.core.interfaces import AgentSpec
 from urlbench.core.registry import load_agent
-from urlbench.core.types import Spec
+from urlbench.core.types import AddedLater, Spec
 
 _PROTOCOL_WORDS = ("suite", "protocol", "task", "domain", "preset")
 
@@ -97,14 +97,25 @@ def resolve_config(spec: AgentSpec, preset: str, changes: Mapping[str, Any] | No
 
 
 def plain_values(config: Spec) -> dict[str, Any]:
-    """`config` as a job holds and hashes it.
-
-    Without the precision where it is float32: runs from before there was a choice are the same runs.
-    """
-    values = config.model_dump(mode="json")
-    if isinstance(config, AgentConfig) and config.precision == "float32":
-        del values["precision"]
+    """`config` as a job holds and hashes it, without the fields that were `AddedLater` and have their defaults."""
+    values: dict[str, Any] = _plain(config, config.model_dump(mode="json"))
     return values
+
+
+def _plain(value: Any, plain: Any) -> Any:
+    """What is hashed of `value`, whose plain JSON values are `plain`."""
+    if isinstance(value, BaseModel):
+        inner = {
+            name: getattr(value, name)
+            for name, field in type(value).model_fields.items()
+            if AddedLater not in field.metadata or getattr(value, name) != field.get_default()
+        }
+        return {name: _plain(one, plain[name]) for name, one in inner.items()}
+    if isinstance(value, Mapping):
+        return {key: _plain(one, plain[key]) for key, one in zip(plain, value.values(), strict=True)}
+    if isinstance(value, list | tuple):
+        return [_plain(*both) for both in zip(value, plain, strict=True)]
+    return plain
 
 
 def pretraining_of(spec: AgentSpec, values: Mapping[str, Any]) -> tuple[AgentSpec, dict[str, Any]]:

@@ -13,6 +13,7 @@ from urlbench.core.config import agent_changes, plain_values, pretraining_of, re
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import job_id
 from urlbench.core.registry import load_agent, load_attribute, load_plugin, load_suite
+from urlbench.core.requirements import suite_versions
 from urlbench.core.types import Job, JobSpec, Protocol, Spec
 from urlbench.episodes.datasets import (
     BUFFER_NAME,
@@ -26,7 +27,7 @@ from urlbench.episodes.datasets import (
     write_index,
 )
 from urlbench.episodes.format import array_formats, format_of, read_arrays
-from urlbench.runs.plan import MAX_SEED, package_versions
+from urlbench.runs.plan import MAX_SEED
 from urlbench.runs.store import RunDirectory
 
 RUN_NAME = "run"
@@ -92,7 +93,7 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
         domain=request.domain,
         task=primal_task,
         seed=request.seed,
-        versions=package_versions(suite.packages),
+        versions=suite_versions(suite),
     )
     folder = dataset_folder(root, request.domain, request.collection)
     path = (folder / RUN_NAME).relative_to(root).as_posix()

@@ -55,10 +55,10 @@ class RunRecord:
         """True if the run ended and nothing is wrong with its files."""
         return self.status.state == "done" and not self.faults
 
-    def return_at(self, frame: int) -> float:
-        """Mean return of the evaluation after `frame` fine-tuning frames, which the protocol must ask for."""
+    def evaluation_at(self, frame: int) -> Evaluation:
+        """The evaluation after `frame` fine-tuning frames, which the protocol must ask for."""
         (found,) = [evaluation for evaluation in self.evaluations if evaluation.frame == frame]
-        return found.mean
+        return found
 
     @property
     def goals_found(self) -> int:

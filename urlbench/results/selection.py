@@ -21,7 +21,7 @@ class Selection(Spec):
 
     Attributes:
         agents: names, or labels `name-config8` for one configuration of an agent.
-        snapshot: of the pretraining, in its own unit, that fine-tunings or evaluations started from; default the last.
+        snapshot: of the pretraining, in its own unit, that fine-tunings or searches started from; default the last.
         goal_sets: each is expected of every seed; None for the one with the number of the seed, as published.
     """
 

@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import config_hash, job_id
 from urlbench.core.interfaces import AgentSpec
 from urlbench.core.registry import load_agent, load_plugin, load_suite
+from urlbench.core.requirements import suite_versions
 from urlbench.core.types import Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task, Transfer
 from urlbench.episodes.datasets import find_dataset
 
@@ -102,7 +102,8 @@ def make_plan(request: PlanRequest) -> Plan:
     expected on disk.
 
     Raises:
-        UserError: for every name, key or number that cannot be planned.
+        UserError: for every name, key or number that cannot be planned, and for packages that the suite was not checked
+            with.
     """
     for plugin in request.plugins:
         load_plugin(plugin)
@@ -123,7 +124,7 @@ def make_plan(request: PlanRequest) -> Plan:
     if not request.seeds:
         raise UserError("no seed is named; ask for at least one with --seeds.")
     snapshots = parse_snapshots(protocol, request.snapshots)
-    versions = package_versions(suite.packages)
+    versions = suite_versions(suite)
     jobs: dict[str, Job] = {}
     for spec, config in _agents(request):
         if suite.observation not in spec.observations:
@@ -362,16 +363,3 @@ def parse_snapshots(protocol: Protocol, text: str) -> tuple[int, ...]:
             f"--snapshots takes all, last or some of: {kept}."
         )
     return tuple(sorted(asked))
-
-
-def package_versions(packages: Iterable[str]) -> dict[str, str]:
-    """The installed versions; UserError if a package is missing."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError as error:
-            raise UserError(
-                f"the suite needs the package {package!r}, which is not installed; run: make venv"
-            ) from error
-    return versions

@@ -18,7 +18,7 @@ from urlbench.episodes.format import read_arrays
 from urlbench.episodes.physics import rewards_again
 from urlbench.episodes.replay import Replay
 from urlbench.runs.store import RunDirectory
-from urlbench.training.loop import Interrupted, Surroundings
+from urlbench.training.learning import Interrupted, Surroundings
 
 _INDEX = TypeAdapter(tuple[EpisodeFile, ...])
 
