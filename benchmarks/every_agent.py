@@ -23,7 +23,8 @@ from urlbench.core.config import resolve_config
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import config_hash
 from urlbench.core.interfaces import AgentContext, AgentSpec
-from urlbench.core.types import Job, Suite
+from urlbench.core.jobs import Job
+from urlbench.core.types import Suite
 from urlbench.reports.provenance import git_words, hardware_words
 from urlbench.results.validation import validate
 from urlbench.runs.plan import PlanRequest, make_plan

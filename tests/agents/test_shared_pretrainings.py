@@ -16,7 +16,8 @@ from urlbench.core.config import flatten, plain_values, pretraining_of, resolve_
 from urlbench.core.durable import read_jsonl
 from urlbench.core.identity import canonical_json
 from urlbench.core.interfaces import Agent
-from urlbench.core.types import JobSpec, ObservationKind, Spec
+from urlbench.core.jobs import JobSpec
+from urlbench.core.types import ObservationKind, Spec
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore
 from urlbench.training.checkpoint import snapshot_digest

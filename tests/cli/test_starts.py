@@ -10,7 +10,8 @@ from command_line import Command, Outcome
 from slurm_fakes import toy_plan
 from toy_runs import PLUGIN, run
 
-from urlbench.core.types import Plan, Protocol, Suite, Task, Transfer
+from urlbench.core.jobs import Plan
+from urlbench.core.types import Protocol, Suite, Task, Transfer
 from urlbench.runs.store import RunStore
 from urlbench.slurm.grouping import group
 

@@ -13,7 +13,7 @@ import pytest
 from toy_runs import PLUGIN
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import Plan
+from urlbench.core.jobs import Plan
 from urlbench.local import executor as executor_module
 from urlbench.local.executor import (
     Executor,

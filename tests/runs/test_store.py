@@ -9,7 +9,8 @@ import pytest
 
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, job_id
-from urlbench.core.types import Job, JobSpec, Protocol
+from urlbench.core.jobs import Job, JobSpec
+from urlbench.core.types import Protocol
 from urlbench.runs.store import RunDirectory, RunStore, Status, append_jsonl, read_jsonl, write_atomic
 
 PROTOCOL = Protocol(

@@ -15,7 +15,7 @@ import pytest
 from slurm_fakes import DIGEST, profile, put, signalled, toy_plan
 from toy_runs import PLUGIN, count_starts
 
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.local.executor import ExecutorOptions
 from urlbench.runs.manifest import SNAPSHOT_FILE
 from urlbench.runs.store import RunDirectory

@@ -16,7 +16,8 @@ from urlbench.core import registry
 from urlbench.core.durable import read_jsonl
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Array
-from urlbench.core.types import Domain, Job, Protocol, Suite, Task, Transfer
+from urlbench.core.jobs import Job
+from urlbench.core.types import Domain, Protocol, Suite, Task, Transfer
 from urlbench.episodes.datasets import episode_files
 from urlbench.episodes.format import read_arrays
 from urlbench.runs.plan import PlanRequest, make_plan

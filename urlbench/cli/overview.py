@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from urlbench.core.errors import UserError
 from urlbench.core.identity import config_hash
-from urlbench.core.types import Job, Phase, Spec
+from urlbench.core.jobs import Job
+from urlbench.core.types import Phase, Spec
 from urlbench.runs.budgets import Unit
 from urlbench.runs.plan import format_frames
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl

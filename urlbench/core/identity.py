@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from urlbench.core.types import JobSpec
+from urlbench.core.jobs import JobSpec
 
 
 def canonical_json(value: Any) -> str:

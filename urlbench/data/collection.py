@@ -12,9 +12,10 @@ from urlbench.core import exorl
 from urlbench.core.config import agent_changes, plain_values, pretraining_of, resolve_config
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import job_id
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.core.registry import load_agent, load_attribute, load_plugin, load_suite
 from urlbench.core.requirements import suite_versions
-from urlbench.core.types import Job, JobSpec, Protocol, Spec
+from urlbench.core.types import Protocol, Spec
 from urlbench.episodes.datasets import (
     BUFFER_NAME,
     INDEX_NAME,

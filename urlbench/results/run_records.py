@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, config_hash
-from urlbench.core.types import JobSpec
+from urlbench.core.jobs import JobSpec
 from urlbench.results.measurements import Evaluation, GoalSearch, read_evaluations, read_searches
 from urlbench.results.problems import Fault, Problem, ProblemKind
 from urlbench.runs.plan import run_path

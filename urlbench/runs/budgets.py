@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from urlbench.core.types import JobSpec
+from urlbench.core.jobs import JobSpec
 
 Unit = Literal["frames", "updates", "episodes"]
 

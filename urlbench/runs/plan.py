@@ -10,9 +10,10 @@ from urlbench.core.config import agent_changes, plain_values, pretraining_of, re
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import config_hash, job_id
 from urlbench.core.interfaces import AgentSpec
+from urlbench.core.jobs import Job, JobSpec, Plan
 from urlbench.core.registry import load_agent, load_plugin, load_suite
 from urlbench.core.requirements import suite_versions
-from urlbench.core.types import Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task, Transfer
+from urlbench.core.types import Domain, Protocol, Spec, Suite, Task, Transfer
 from urlbench.episodes.datasets import find_dataset
 
 PhaseChoice = Literal["pretrain", "finetune", "search", "all"]

@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from urlbench.core.durable import append_jsonl, explained, read_jsonl, write_atomic
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, differences, job_id
-from urlbench.core.types import Job, JobSpec, Phase, Spec
+from urlbench.core.jobs import Job, JobSpec
+from urlbench.core.types import Phase, Spec
 from urlbench.runs.budgets import Unit, budget_of, budget_unit
 
 __all__ = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import Job, Plan
+from urlbench.core.jobs import Job, Plan
 from urlbench.local.executor import Executor, ExecutorOptions, JobView
 from urlbench.runs.plan import format_frames
 from urlbench.runs.store import RunDirectory, queued_status

@@ -19,10 +19,11 @@ from urlbench.core.interfaces import (
     Precision,
     Schedule,
 )
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
 from urlbench.core.requirements import check_requirements
-from urlbench.core.types import OUTCOMES, Job, JobSpec, Suite
+from urlbench.core.types import OUTCOMES, Suite
 from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
 

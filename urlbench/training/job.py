@@ -12,7 +12,7 @@ import numpy.typing as npt
 from urlbench.core.durable import remove_temporaries, write_atomic
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, DrawnEnvironment, Environment
-from urlbench.core.types import Job, JobSpec
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.episodes.replay import PhysicsReplay, Replay, frames_in_stack
 from urlbench.runs.heartbeat import Heartbeat
 from urlbench.runs.manifest import collect_manifest, manifest_json

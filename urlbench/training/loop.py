@@ -15,8 +15,8 @@ import torch
 from urlbench.core.durable import append_jsonl
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, Array, Environment, Schedule, TimeStep
+from urlbench.core.jobs import JobSpec
 from urlbench.core.seeding import derive_seed, stream
-from urlbench.core.types import JobSpec
 from urlbench.episodes.replay import Replay, aligned
 from urlbench.training.assembly import suite_of
 from urlbench.training.checkpoint import SnapshotHeader, save_snapshot, snapshot_path

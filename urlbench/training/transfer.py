@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from urlbench.core.durable import write_atomic
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Environment, PhysicsEnvironment
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.episodes.datasets import EpisodeFile, describe_file, episode_files
 from urlbench.episodes.format import read_arrays
 from urlbench.episodes.physics import rewards_again
