@@ -15,6 +15,7 @@ from .core.interfaces import (
     StackedEnvironment as StackedEnvironment,
     TimeStep as TimeStep,
 )
+from .core.jobs import Job as Job, Plan as Plan
 from .core.registry import (
     load_agent as load_agent,
     load_plugin as load_plugin,
@@ -28,14 +29,13 @@ from .core.types import (
     Domain as Domain,
     GoalSets as GoalSets,
     ImageFormat as ImageFormat,
-    Job as Job,
     Normaliser as Normaliser,
-    Plan as Plan,
     Protocol as Protocol,
     Search as Search,
     Spec as Spec,
     Suite as Suite,
     Task as Task,
+    Transfer as Transfer,
 )
 from .runs.plan import PlanRequest as PlanRequest, make_plan as make_plan
 

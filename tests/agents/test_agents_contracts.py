@@ -184,3 +184,19 @@ def test_finetuning_starts_afresh_but_for_what_was_learned(name: str) -> None:
     assert same(tuned[0].state_dict(), tuned[1].state_dict())
     tuned[0].update(batch_for(tuned[0], seed=1))
     assert same(before, pretrained.state_dict())
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_going_on_with_another_task_keeps_what_was_learned(name: str) -> None:
+    agent = build(name, "states", "finetune")
+    batch = batch_for(agent)
+    agent.update(batch)
+    learned = deepcopy(agent.state_dict())
+    moved = agent.for_transfer(factory.context())
+    state = moved.state_dict()
+    assert state.keys() == learned.keys()
+    # Choreographer waits for a reward of the new task.
+    assert {key for key in state if not same(state[key], learned[key])} <= {"smoothing"}
+    assert state.get("smoothing", True)
+    moved.update(batch)
+    play(moved.actor(evaluation=False, seed=0), "states", first=0, steps=2)

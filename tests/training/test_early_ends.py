@@ -12,8 +12,8 @@ from toy_runs import StopAt, assert_same_run, kill_until_done, run, toy_jobs, to
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Batch, Schedule
+from urlbench.core.jobs import Job
 from urlbench.core.registry import load_plugin, load_suite
-from urlbench.core.types import Job
 from urlbench.runs.store import RunDirectory, read_jsonl
 from urlbench.training.assembly import build_environment, build_untrained_agent, check_windows
 from urlbench.training.checkpoint import snapshot_path

@@ -19,7 +19,7 @@ from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core import registry
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import AgentContext
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.local.executor import Executor, ExecutorOptions
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory

@@ -296,6 +296,11 @@ class ChoreographerFinetuning(Learner):
         """Refused: fine-tuning starts from a pretrained agent."""
         raise TypeError("a ChoreographerFinetuning is fine-tuned already; call for_finetuning on a Choreographer")
 
+    def for_transfer(self, context: AgentContext) -> "ChoreographerFinetuning":
+        """Smoothing begins anew: nothing is known of the new task's rewards."""
+        self.smoothing = True
+        return self
+
     def state_dict(self) -> dict[str, Any]:
         """The components', the smoothing flag and the step counter."""
         return super().state_dict() | {"smoothing": self.smoothing, "steps": self.steps}
