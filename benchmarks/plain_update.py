@@ -6,7 +6,7 @@ each step of the filter has the embedding's projection and the prior in it, and 
 are what the fast pieces must equal (`tests/agents/test_plain_update.py`) and are measured against (`update_speed.py`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -20,7 +20,7 @@ from urlbench.agents.choreographer.meta_controller import MetaController, meta_a
 from urlbench.agents.common import actor_critic, knn_entropy, lbs, world_model
 from urlbench.agents.common.actor_critic import (
     ActorCritic,
-    Trajectory,
+    Imagined,
     actor_loss,
     imagine,
     lambda_return,
@@ -119,28 +119,15 @@ def action_entropy(self: ClampedNormal) -> Tensor:
 
 
 def learn_behaviour(
-    self: ActorCritic,
-    rssm: RSSM,
-    start: LatentState,
-    reward: Callable[[Trajectory], Tensor],
-    draws: Draws,
-    optimisers: dict[str, Optimiser],
-    skill: Tensor | None = None,
+    self: ActorCritic, imagined: Imagined, reward: Tensor, optimisers: dict[str, Optimiser]
 ) -> dict[str, Tensor]:
-    """Imagine; then the policy once more in all imagined states, for an entropy whose weight may be 0."""
-    stds = []
-
-    def policy(feat: Tensor, t: int) -> Tensor:
-        action = self.actor(self.sees(feat, skill))
-        stds.append(action.std.detach())
-        return action.sample(draws.action_noise(action.mean))
-
-    trajectory = imagine(rssm, start, policy, self.config.horizon, draws)
-    states = self.sees(trajectory.feat, skill)
-    rewards = self.reward_norm(reward(trajectory))
+    """The policy once more in all imagined states, for an entropy whose weight may be 0."""
+    states = self.sees(imagined.trajectory.feat, imagined.skill)
+    reward = self.reward_norm(reward)
     value = self.critic.slow_value(states)
-    target = lambda_return(rewards[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
-    entropy = self.actor(states[:-2].detach()).entropy()
+    target = lambda_return(reward[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
+    policy = self.actor(states[:-1].detach())
+    entropy = policy.entropy()[:-1]
     loss = actor_loss(target, self.config.discount, entropy, self.entropy_scale)
     metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
     if self.entropy_in_critic:
@@ -151,9 +138,9 @@ def learn_behaviour(
     return metrics | {
         "actor_loss": loss.detach(),
         "critic_loss": critic_loss.detach(),
-        "reward": rewards.detach().mean(),
+        "reward": reward.detach().mean(),
         "value": value.detach().mean(),
-        "action_std": torch.stack(stds).mean(),
+        "action_std": policy.std.detach().mean(),
     }
 
 
@@ -169,7 +156,7 @@ def learn_controller(
         action = self.executor(torch.cat([feat, F.one_hot(chosen[-1], self.skills).to(feat.dtype)], -1))
         return action.sample(draws.action_noise(action.mean))
 
-    trajectory = imagine(model.rssm, start, policy, self.config.horizon, draws)
+    trajectory = imagine(model, start, policy, self.config.horizon, draws)
     reward = self.reward_norm(model.reward(trajectory.feat))
     value = self.critic.slow_value(trajectory.feat)
     target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)

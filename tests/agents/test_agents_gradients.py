@@ -9,7 +9,7 @@ from agent_factory import TINY, batch, same, stored, tensors
 from torch import Tensor, nn
 
 from urlbench.agents.choreographer.choreographer import Choreographer, ChoreographerFinetuning
-from urlbench.agents.choreographer.skill_objectives import skill_reward
+from urlbench.agents.choreographer.discovery import skill_reward
 from urlbench.agents.common.actor_critic import ActorCriticConfig, Critic
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.knn_entropy import knn_entropy

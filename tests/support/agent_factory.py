@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import Tensor
 from urlbench.agents.choreographer.choreographer import ChoreographerConfig
 from urlbench.agents.choreographer.vq_vae import SkillConfig
 from urlbench.agents.common.actor_critic import ActorCriticConfig
+from urlbench.agents.common.finetuning import Finetuning
 from urlbench.agents.common.world_model import WorldModelConfig
-from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.core import registry
 from urlbench.core.config import resolve_config
 from urlbench.core.interfaces import Actor, Agent, AgentContext, Array
@@ -60,10 +61,14 @@ def tiny(name: str, **changes: Any) -> Any:
 
 def settled(agent: Agent) -> Agent:
     """The fine-tuning agent, with a skill chosen if it has skills."""
-    if isinstance(agent, SkilledFinetuning):
-        assert agent.skills is not None
+    if isinstance(agent, Finetuning) and agent.skills is not None:
         agent.chosen_skill = torch.eye(agent.skills.dim)[0]
     return agent
+
+
+def dynamics_alone(rssm: Any) -> Any:
+    """A world model, as imagination sees it, with these dynamics."""
+    return SimpleNamespace(rssm=rssm)
 
 
 def context(kind: ObservationKind = "states", *, seed: int = 0, collects: bool = True, repeat: int = 1) -> AgentContext:

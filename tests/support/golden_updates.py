@@ -4,6 +4,7 @@ from collections.abc import Callable
 from unittest import mock
 
 import torch
+from agent_factory import dynamics_alone
 from golden_recording import (
     GivenDraws,
     Recording,
@@ -16,8 +17,8 @@ from golden_recording import (
 )
 from torch import Tensor, nn
 
+from urlbench.agents.choreographer.discovery import skill_reward
 from urlbench.agents.choreographer.meta_controller import MetaController
-from urlbench.agents.choreographer.skill_objectives import skill_reward
 from urlbench.agents.choreographer.vq_vae import SkillAutoEncoder, SkillConfig
 from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Trajectory
 from urlbench.agents.common.lbs import LatentBayesianSurprise
@@ -183,7 +184,9 @@ def _check_actor_critic(
         return rewards
 
     with mock.patch.object(agent.critic, "loss", wraps=agent.critic.loss) as critic_loss:
-        agent.learn(rssm, start, compared_reward, GivenDraws(noise=drawn(data["in_noise"])), optimisers, skill=skill)
+        draws = GivenDraws(noise=drawn(data["in_noise"]))
+        imagined = agent.imagine(dynamics_alone(rssm), start, draws, skill)
+        agent.learn(imagined, compared_reward(imagined.trajectory), optimisers)
     data.compare("reward_normed", normed[0])
     data.compare("target", critic_loss.call_args.args[1])
     for name, parameters in (("actor", actor), ("critic", critic)):

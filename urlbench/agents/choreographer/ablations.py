@@ -11,25 +11,20 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from urlbench.agents.choreographer.choreographer import (
-    SPEC as CHOREOGRAPHER,
-    Choreographer,
-    ChoreographerConfig,
-    SkillDiscovery,
-)
-from urlbench.agents.choreographer.skill_objectives import (
+from urlbench.agents.choreographer.choreographer import SPEC as CHOREOGRAPHER, Choreographer, ChoreographerConfig
+from urlbench.agents.choreographer.discovery import (
     EntropyObjective,
     EntropySkillsConfig,
+    SkillDiscovery,
     SkillDiscoveryConfig,
     SkillObjective,
 )
 from urlbench.agents.choreographer.vq_vae import SkillAutoEncoder, SkillConfig
 from urlbench.agents.common.actor_critic import ActorCritic, Trajectory
+from urlbench.agents.common.finetuning import Finetuning, SkillChoice
 from urlbench.agents.common.networks import ConvDecoder, ConvEncoder
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.skill_space import SkillSpace, draw_onehot
 from urlbench.agents.common.world_model import WorldModel, preprocess
-from urlbench.agents.dreamer.finetuning import SkillChoice, SkilledFinetuning
 from urlbench.core.interfaces import AgentContext, AgentSpec
 
 # --- Without resampling -----------------------------------------------------------------------------
@@ -99,7 +94,7 @@ class HighestReward(SkillChoice):
     rewarded: Tensor
 
     def __init__(self, config: ChoiceConfig) -> None:
-        super().__init__()
+        super().__init__(step=0)
         self._threshold, self._batches = config.reward_threshold, config.choice_updates
         self.register_buffer("rewards", torch.zeros(config.skills.codes))
         self.register_buffer("steps", torch.zeros(config.skills.codes))
@@ -132,19 +127,17 @@ class SingleSkill(SkillDiscovery):
 
     config: ChoiceConfig
 
-    def for_finetuning(self, context: AgentContext) -> SkilledFinetuning:
+    def for_finetuning(self, context: AgentContext) -> Finetuning:
         """An agent with this one's encoder, dynamics, decoder and skill policies; all else starts afresh."""
-        codes = self.config.skills.codes
-        agent = SkilledFinetuning(
+        agent = Finetuning(
             context,
             self.config,
-            skills=SkillSpace(codes, draw_onehot, self.config.random_skill_steps),
-            choice=HighestReward(self.config),
-            choice_step=0,
             entropy=0.0,
             entropy_in_critic=False,
+            skills=self.space,
+            choice=HighestReward(self.config),
         )
-        agent.recorded = {"skill": (codes,)}
+        agent.recorded = {"skill": (self.space.dim,)}
         agent.inherit_world_model(self.world_model)
         agent.behaviour.actor.load_state_dict(self.skill_policy.actor.state_dict())
         return agent

@@ -103,7 +103,7 @@ class MetaController(nn.Module):
             return action.sample(draws.action_noise(action.mean))
 
         discount = self.config.discount
-        trajectory = imagine(world_model.rssm, start, policy, self.config.horizon, draws)
+        trajectory = imagine(world_model, start, policy, self.config.horizon, draws)
         reward = self.reward_norm(world_model.reward(trajectory.feat))
         value = self.critic.slow_value(trajectory.feat)
         target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)

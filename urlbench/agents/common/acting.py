@@ -17,7 +17,6 @@ from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.rssm import RSSM, LatentState
-from urlbench.agents.ddpg.networks import Policy
 
 Function = Callable[[Tensor], Tensor]
 
@@ -77,17 +76,6 @@ def normal_policy(net: NormalPolicy) -> Callable[[Tensor], ClampedNormal]:
         hidden = trunk(x)
         spread = std(hidden).div_(2).sigmoid_().mul_(2).add_(net.MIN_STD)
         return ClampedNormal(mean(hidden).tanh_(), spread)
-
-    return function
-
-
-def ddpg_policy(net: Policy) -> Callable[[Tensor, float], ClampedNormal]:
-    """DDPG's policy."""
-    into, norm, head = linear(net.trunk.linear), layer_norm(net.trunk.norm), mlp(net.head)
-
-    def function(x: Tensor, std: float) -> ClampedNormal:
-        mean = head(norm(into(x)).tanh_()).tanh_()
-        return ClampedNormal(mean, torch.full_like(mean, std))
 
     return function
 

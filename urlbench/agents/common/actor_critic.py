@@ -14,7 +14,8 @@ from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy, un
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
-from urlbench.agents.common.rssm import RSSM, LatentState
+from urlbench.agents.common.rssm import LatentState
+from urlbench.agents.common.world_model import WorldModel
 from urlbench.core.types import Spec
 
 
@@ -54,13 +55,27 @@ class Trajectory(NamedTuple):
     action: Tensor
 
 
+class Imagined(NamedTuple):
+    """A trajectory that an actor-critic's own policy imagined.
+
+    Attributes:
+        trajectory: H steps from N start states.
+        policies: over actions [N, A], in states 0 ... H - 1.
+        skill: that actor and critic saw throughout, [N, K]; or None.
+    """
+
+    trajectory: Trajectory
+    policies: list[ClampedNormal]
+    skill: Tensor | None
+
+
 def imagine(
-    rssm: RSSM, start: LatentState, policy: Callable[[Tensor, int], Tensor], horizon: int, draws: Draws
+    world_model: WorldModel, start: LatentState, policy: Callable[[Tensor, int], Tensor], horizon: int, draws: Draws
 ) -> Trajectory:
     """Roll `policy` out in the model.
 
     Args:
-        rssm: the dynamics; gradients of the rewards reach the actions through it.
+        world_model: gradients of the rewards reach the actions through its dynamics.
         start: N start states.
         policy: maps detached model states [N, F] and the step 0 ... H - 1 to actions [N, A].
         horizon: H.
@@ -69,7 +84,7 @@ def imagine(
     state, feats, deters, actions = start, [start.feat], [start.deter], []
     for t in range(horizon):
         actions.append(policy(feats[-1].detach(), t))
-        state = rssm.imagine_step(state, actions[-1], draws)
+        state = world_model.rssm.imagine_step(state, actions[-1], draws)
         feats.append(state.feat)
         deters.append(state.deter)
     return Trajectory(torch.stack(feats), torch.stack(deters), torch.stack(actions))
@@ -258,27 +273,16 @@ class ActorCritic(nn.Module):
         """What actor and critic see of model states [..., N, F] and skills [N, K], if there are any."""
         return feat if skill is None else torch.cat([feat, skill.expand(*feat.shape[:-1], -1)], -1)
 
-    def learn(
-        self,
-        rssm: RSSM,
-        start: LatentState,
-        reward: Callable[[Trajectory], Tensor],
-        draws: Draws,
-        optimisers: dict[str, Optimiser],
-        skill: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """One update of the actor and one of the critic.
+    def imagine(
+        self, world_model: WorldModel, start: LatentState, draws: Draws, skill: Tensor | None = None
+    ) -> Imagined:
+        """What the policy would do.
 
         Args:
-            rssm: the dynamics.
+            world_model: with the dynamics.
             start: N detached start states.
-            reward: maps a trajectory to rewards [H + 1, N].
             draws: of latents and action noise.
-            optimisers: as `make_optimisers` returns them.
             skill: skills [N, K], constant over the trajectory, that actor and critic see; or None.
-
-        Returns:
-            Scalars by name.
         """
         policies: list[ClampedNormal] = []
 
@@ -286,13 +290,26 @@ class ActorCritic(nn.Module):
             policies.append(self.actor(self.sees(feat, skill)))
             return policies[-1].sample(draws.action_noise(policies[-1].mean))
 
-        trajectory = imagine(rssm, start, policy, self.config.horizon, draws)
-        states = self.sees(trajectory.feat, skill)
-        rewards = self.reward_norm(reward(trajectory))
+        return Imagined(imagine(world_model, start, policy, self.config.horizon, draws), policies, skill)
+
+    def learn(self, imagined: Imagined, reward: Tensor, optimisers: dict[str, Optimiser]) -> dict[str, Tensor]:
+        """One update of the actor and one of the critic.
+
+        Args:
+            imagined: what `imagine` returned.
+            reward: of its states, [H + 1, N].
+            optimisers: as `make_optimisers` returns them.
+
+        Returns:
+            Scalars by name.
+        """
+        policies, discount = imagined.policies, self.config.discount
+        states = self.sees(imagined.trajectory.feat, imagined.skill)
+        reward = self.reward_norm(reward)
         value = self.critic.slow_value(states)
-        target = lambda_return(rewards[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
+        target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
         entropy = torch.stack([p.entropy() for p in policies[:-1]]) if self.entropy_scale else None
-        loss = actor_loss(target, self.config.discount, entropy, self.entropy_scale)
+        loss = actor_loss(target, discount, entropy, self.entropy_scale)
         metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
         if entropy is not None and self.entropy_in_critic:
             target = with_entropy(target, entropy, self.entropy_scale)
@@ -303,7 +320,7 @@ class ActorCritic(nn.Module):
         return metrics | {
             "actor_loss": loss.detach(),
             "critic_loss": critic_loss.detach(),
-            "reward": rewards.detach().mean(),
+            "reward": reward.detach().mean(),
             "value": value.detach().mean(),
             "action_std": std,
         }

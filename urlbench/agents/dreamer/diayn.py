@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from urlbench.agents.common.actor_critic import ActorCritic, Trajectory
+from urlbench.agents.common.finetuning import SkillChoice
 from urlbench.agents.common.networks import relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.skill_space import SkillSpace, distinctness, draw_onehot
+from urlbench.agents.common.skills import SkillSpace, distinctness, draw_onehot
 from urlbench.agents.common.world_model import WorldModel, WorldModelLoss
-from urlbench.agents.dreamer.finetuning import SkillChoice
-from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method
-from urlbench.agents.dreamer.skilled import SkilledConfig, choice_step
+from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method, SkilledConfig, choice_step
 from urlbench.agents.dreamer.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 
@@ -111,7 +110,7 @@ class ScoredSkill(SkillChoice):
     """
 
     def __init__(self, context: AgentContext, config: DIAYNConfig, pretrained: SkillDiscriminator) -> None:
-        super().__init__()
+        super().__init__(choice_step(config, context))
         self.config = config
 
     @torch.no_grad()
@@ -136,7 +135,6 @@ SPEC = pretrained_spec(
         reward=SkillDiscriminator,
         skills=lambda config: SkillSpace(config.skills, draw_onehot, config.skill_steps),
         choice=ScoredSkill,
-        choice_step=choice_step,
     ),
     smoke={"skills": 8, "hidden": 32},
     small={"skills": 16, "hidden": 128, "discriminator_lr": 1e-3},

@@ -85,7 +85,7 @@ class Planner:
             [N].
         """
         behaviour, config = self._behaviour, self._behaviour.config
-        trajectory = imagine(self._world_model.rssm, state, lambda feat, t: actions[t], len(actions), draws)
+        trajectory = imagine(self._world_model, state, lambda feat, t: actions[t], len(actions), draws)
         reward = self._world_model.reward(trajectory.feat)
         value = behaviour.critic.slow_value(behaviour.sees(trajectory.feat, skill))
         return lambda_return(reward[:-1], value[:-1], value[-1], config.discount, config.lambda_)[1]
@@ -98,7 +98,7 @@ class Planner:
             action = behaviour.actor(behaviour.sees(feat, skill))
             return action.sample(draws.action_noise(action.mean))
 
-        return imagine(self._world_model.rssm, state, policy, self.config.horizon, draws).action
+        return imagine(self._world_model, state, policy, self.config.horizon, draws).action
 
     @torch.no_grad()
     @many_rows()
