@@ -125,14 +125,15 @@ def learn_behaviour(
     states = self.sees(imagined.trajectory.feat, imagined.skill)
     reward = self.reward_norm(reward)
     value = self.critic.slow_value(states)
-    target = lambda_return(reward[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
+    discount = imagined.trajectory.discount(self.config.discount)
+    target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
     policy = self.actor(states[:-1].detach())
     entropy = policy.entropy()[:-1]
-    loss = actor_loss(target, self.config.discount, entropy, self.entropy_scale)
+    loss = actor_loss(target, discount, entropy, self.entropy_scale)
     metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
     if self.entropy_in_critic:
         target = with_entropy(target, entropy, self.entropy_scale)
-    critic_loss = self.critic.loss(states, target)
+    critic_loss = self.critic.loss(states, target, discount)
     metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
     self.critic.refresh_slow()
     return metrics | {
@@ -148,7 +149,7 @@ def learn_controller(
     self: MetaController, model: WorldModel, start: LatentState, draws: Draws, optimisers: dict[str, Optimiser]
 ) -> dict[str, Tensor]:
     """Imagine; then the choice of skill once more in all imagined states."""
-    discount, chosen = self.config.discount, list[Tensor]()
+    chosen = list[Tensor]()
 
     def policy(feat: Tensor, t: int) -> Tensor:
         probs = Categorical(logits=self.actor(feat)).probs
@@ -157,6 +158,7 @@ def learn_controller(
         return action.sample(draws.action_noise(action.mean))
 
     trajectory = imagine(model, start, policy, self.config.horizon, draws)
+    discount = trajectory.discount(self.config.discount)
     reward = self.reward_norm(model.reward(trajectory.feat))
     value = self.critic.slow_value(trajectory.feat)
     target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
@@ -170,7 +172,7 @@ def learn_controller(
         executor_loss = actor_loss(target, discount, bonus, 0.0)
         metrics["executor_grad_norm"] = optimisers["executor"].step(executor_loss)
         metrics["executor_loss"] = executor_loss.detach()
-    critic_loss = self.critic.loss(trajectory.feat, target)
+    critic_loss = self.critic.loss(trajectory.feat, target, discount)
     metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
     self.critic.refresh_slow()
     return metrics | {

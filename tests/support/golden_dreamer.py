@@ -219,7 +219,7 @@ def check_dreamer_aps(data: Recording) -> None:
     data.compare("target", target)
     data.compare("actor_loss", loss)
     data.compare("grad_feat", torch.autograd.grad(loss, feat)[0])
-    data.compare("critic_loss", critic.loss(states, target))
+    data.compare("critic_loss", critic.loss(states, target, gamma))
 
     feat = data["in_ft_feat"]
     post = LatentState(feat.unsqueeze(-2), feat[..., :0], feat.unsqueeze(-2))

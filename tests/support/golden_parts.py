@@ -253,16 +253,16 @@ def check_imagine_weights(data: Recording) -> None:
         data.compare(f"{who}_value", value)
         data.compare(f"{who}_target", target)
         data.compare(f"{who}_actor_loss", loss)
-        data.compare(f"{who}_critic_loss", critic.loss(seen, target))
+        data.compare(f"{who}_critic_loss", critic.loss(seen, target, gamma))
         grad_feat, grad_reward = torch.autograd.grad(loss, (feat, reward), retain_graph=True)
         data.compare(f"{who}_grad_feat", grad_feat)
         data.compare(f"{who}_grad_reward", grad_reward)
         data.compare(f"{who}_entropy", entropy)
         data.compare(f"{who}_actor_loss_ent", actor_loss(target, gamma, entropy, eta))
-        data.compare(f"{who}_critic_loss_ent_clean", critic.loss(seen, target))
+        data.compare(f"{who}_critic_loss_ent_clean", critic.loss(seen, target, gamma))
         leaked = with_entropy(target, entropy, eta)
         data.compare(f"{who}_critic_target_ent", leaked)
-        data.compare(f"{who}_critic_loss_ent", critic.loss(seen, leaked))
+        data.compare(f"{who}_critic_loss_ent", critic.loss(seen, leaked, gamma))
     _check_meta(data, gamma, lambda_, eta)
 
 
@@ -288,7 +288,7 @@ def _check_meta(data: Recording, gamma: float, lambda_: float, eta: float) -> No
     grad_feat, grad_reward = torch.autograd.grad(low, (feat, reward), retain_graph=True)
     data.compare("meta_low_grad_feat", grad_feat)
     data.compare("meta_low_grad_reward", grad_reward)
-    data.compare("meta_critic_loss", critic.loss(feat, target))
+    data.compare("meta_critic_loss", critic.loss(feat, target, gamma))
     published = ChoreographerConfig().meta_entropy
     data.compare("meta_high_loss_published_ent", meta_actor_loss(log_prob, entropy, target, value, gamma, published))
 

@@ -36,6 +36,9 @@ class PlaneModel:
     def _step(self, state: LatentState, action: Tensor, draws: Draws) -> LatentState:
         return state._replace(deter=state.deter + 0.4 * action)
 
+    def continues(self, feat: Tensor) -> None:
+        """Episodes never end early."""
+
     def reward(self, feat: Tensor) -> Tensor:
         return 1 - feat[..., 1:].norm(dim=-1)
 

@@ -22,6 +22,7 @@ from urlbench.agents.choreographer.discovery import (
 from urlbench.agents.choreographer.vq_vae import SkillAutoEncoder, SkillConfig
 from urlbench.agents.common.actor_critic import ActorCritic, Trajectory
 from urlbench.agents.common.finetuning import Finetuning, SkillChoice
+from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.networks import ConvDecoder, ConvEncoder
 from urlbench.agents.common.rssm import LatentState
 from urlbench.agents.common.world_model import WorldModel, preprocess
@@ -104,10 +105,11 @@ class HighestReward(SkillChoice):
     @torch.no_grad()
     def observe(self, batch: Mapping[str, Tensor], post: LatentState, behaviour: ActorCritic) -> Tensor | None:
         """A skill's rewards are those of the entries it has led to."""
-        self.rewards += (batch["reward"].unsqueeze(-1) * batch["skill"]).sum((0, 1))
-        self.steps += batch["skill"].sum((0, 1))
+        reward, skill = (unmasked(batch[key], batch.get("mask")) for key in ("reward", "skill"))
+        self.rewards += (reward.unsqueeze(-1) * skill).sum(0)
+        self.steps += skill.sum(0)
         self.batches += 1
-        self.rewarded |= (batch["reward"] > self._threshold).any()
+        self.rewarded |= (reward > self._threshold).any()
         if int(self.batches) < self._batches or not bool(self.rewarded):
             return None
         mean = torch.where(self.steps > 0, self.rewards / self.steps, -torch.inf)
@@ -179,7 +181,7 @@ class ObservationObjective(SkillObjective):
     def examples(self, batch: Mapping[str, Tensor], post: LatentState) -> Tensor:
         """Observations as the world model sees them."""
         symlog = self.config.world_model.symlog_states
-        return preprocess(batch["observation"], symlog_states=symlog).flatten(0, 1).flatten(1)
+        return unmasked(preprocess(batch["observation"], symlog_states=symlog), batch.get("mask")).flatten(1)
 
     def rewards(
         self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel

@@ -17,7 +17,7 @@ from urlbench.agents.common.distributions import onehot_mode
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.skills import SkillSpace, draw_onehot
-from urlbench.agents.common.world_model import to_tensors
+from urlbench.agents.common.world_model import start_states, to_tensors
 from urlbench.agents.common.world_model_learner import WorldModelLearner
 from urlbench.core.interfaces import Actor, AgentContext, AgentSpec, Array
 from urlbench.core.precision import many_rows
@@ -94,11 +94,13 @@ class ChoreographerFinetuning(WorldModelLearner):
     @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """World model with reward head; the behaviour as soon as there is a reward to learn from."""
-        model, metrics = self.learn_world_model(to_tensors(batch, self.context.device))
-        if bool((batch["reward"] > self.config.reward_threshold).any()):
+        tensors = to_tensors(batch, self.context.device)
+        model, metrics = self.learn_world_model(tensors)
+        rewarded = batch["reward"] > self.config.reward_threshold
+        if bool((rewarded & batch["mask"] if "mask" in batch else rewarded).any()):
             self.smoothing = False
         if not self.smoothing:
-            start = model.post.flatten_batch()
+            start = start_states(model.post, tensors)
             metrics |= self.controller.learn(self.world_model, start, self._draws, self._optimisers)
         return metrics
 

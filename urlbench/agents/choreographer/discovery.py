@@ -16,11 +16,12 @@ from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, 
 from urlbench.agents.common.knn_entropy import knn_entropy
 from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.lbs import LatentBayesianSurprise
+from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.networks import initialised
 from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
 from urlbench.agents.common.rssm import LatentState
 from urlbench.agents.common.skills import SkillSpace, draw_onehot
-from urlbench.agents.common.world_model import WorldModel, WorldModelConfig, to_tensors
+from urlbench.agents.common.world_model import WorldModel, WorldModelConfig, start_states, to_tensors
 from urlbench.agents.common.world_model_learner import WorldModelLearner
 from urlbench.core.interfaces import Actor, AgentConfig, AgentContext, Array, Schedule
 from urlbench.core.precision import many_rows
@@ -111,13 +112,13 @@ class SkillObjective:
         return SkillAutoEncoder(self.config.world_model.deter, self.config.skills)
 
     def examples(self, batch: Mapping[str, Tensor], post: LatentState) -> Tensor:
-        """What skills are to stand for, detached, [B * T, D].
+        """What skills are to stand for, detached, [N, D].
 
         Args:
             batch: as the replay gives it.
             post: its model states [B, T, ...], detached.
         """
-        return post.deter.flatten(0, 1)
+        return unmasked(post.deter, batch.get("mask"))
 
     def rewards(
         self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel
@@ -194,11 +195,11 @@ class SkillDiscovery(WorldModelLearner):
         """World model, exploration, skill discovery, skill policies: alg. 1, in the released code's order."""
         tensors = to_tensors(batch, self.context.device)
         model, metrics = self.learn_world_model(tensors)
-        start = model.post.flatten_batch()
+        start, mask = start_states(model.post, tensors), tensors.get("mask")
 
         # Exploration: seek states whose observation will surprise the model.
         if self.context.collects:
-            lbs_loss = self.lbs.loss(model.post.feat, model.kl)
+            lbs_loss = self.lbs.loss(unmasked(model.post.feat, mask), unmasked(model.kl, mask))
             self._lbs_optimiser.step(lbs_loss)
             imagined = self.explorer.imagine(self.world_model, start, self._draws)
             surprise = self.lbs.reward(imagined.trajectory.feat)

@@ -48,11 +48,21 @@ class Trajectory(NamedTuple):
         feat: [H + 1, N, F].
         deter: [H + 1, N, D].
         action: [H, N, A]; row t was taken in state t.
+        continues: probability that the episode goes on behind each state, [H + 1, N], 1 at the start states; None
+            where episodes never end early.
     """
 
     feat: Tensor
     deter: Tensor
     action: Tensor
+    continues: Tensor | None = None
+
+    def discount(self, gamma: float) -> float | Tensor:
+        """How much less what comes behind each state counts: `gamma`, or [H, N] where episodes may end.
+
+        Source: Hafner et al. 2021 (DreamerV2), app. C.
+        """
+        return gamma if self.continues is None else gamma * self.continues[:-1]
 
 
 class Imagined(NamedTuple):
@@ -87,7 +97,11 @@ def imagine(
         state = world_model.rssm.imagine_step(state, actions[-1], draws)
         feats.append(state.feat)
         deters.append(state.deter)
-    return Trajectory(torch.stack(feats), torch.stack(deters), torch.stack(actions))
+    feat = torch.stack(feats)
+    continues = world_model.continues(feat)
+    if continues is not None:  # starts are states behind which episodes went on
+        continues = torch.cat([torch.ones_like(continues[:1]), continues[1:]])
+    return Trajectory(feat, torch.stack(deters), torch.stack(actions), continues)
 
 
 def lambda_return(
@@ -117,8 +131,19 @@ def lambda_return(
     return torch.stack(returns[::-1])
 
 
-def discount_weights(discount: float, steps: int, like: Tensor) -> Tensor:
-    """1, gamma, gamma^2, ... as [steps, 1]: how much the losses count each imagined step."""
+def discount_weights(discount: float | Tensor, steps: int, like: Tensor) -> Tensor:
+    """How much the losses count each imagined step: 1, d_0, d_0 d_1, ..., without gradient.
+
+    Args:
+        discount: a constant, or d_t as [T, N] with T >= steps.
+        steps: how many.
+        like: whose kind the weights are of.
+
+    Returns:
+        [steps, 1] for a constant, else [steps, N].
+    """
+    if isinstance(discount, Tensor):
+        return torch.cat([torch.ones_like(discount[:1]), discount[: steps - 1]]).cumprod(0).detach()
     return (discount ** torch.arange(steps, device=like.device, dtype=like.dtype)).unsqueeze(-1)
 
 
@@ -153,7 +178,7 @@ class Critic(nn.Module):
 
     Args:
         inputs: size of the state it sees.
-        config: sizes, discount, lambda and the copying period.
+        config: sizes and the copying period.
         outputs: of both networks.
     """
 
@@ -180,15 +205,16 @@ class Critic(nn.Module):
         """The loss [...] of values [...] whose targets are [...]: that of a normal of variance 1."""
         return unit_normal_nll(value, target)
 
-    def loss(self, x: Tensor, target: Tensor) -> Tensor:
+    def loss(self, x: Tensor, target: Tensor, discount: float | Tensor) -> Tensor:
         """Weighted regression on the returns.
 
         Args:
             x: states [H + 1, N, inputs]; the last row is not used.
             target: lambda-returns [H, N]; detached here.
+            discount: of each step, see `discount_weights`.
         """
         value = self.value(self.net, x[:-1].detach())
-        weights = discount_weights(self.config.discount, len(target), target)
+        weights = discount_weights(discount, len(target), target)
         return (weights * self.regression(value, target.detach())).mean()
 
     @torch.no_grad()
@@ -202,14 +228,16 @@ class Critic(nn.Module):
         self.updates += 1
 
 
-def actor_loss(target: Tensor, discount: float, entropy: Tensor | None = None, entropy_scale: float = 0.0) -> Tensor:
+def actor_loss(
+    target: Tensor, discount: float | Tensor, entropy: Tensor | None = None, entropy_scale: float = 0.0
+) -> Tensor:
     """-mean of weight_t (R_{t+1} + eta H[pi(.|z_t)]), t = 0 ... H - 2; the return carries the gradient.
 
     The released Dreamer code adds the entropy into the critic's targets, too: see `with_entropy`.
 
     Args:
         target: lambda-returns [H, N].
-        discount: gamma of the weights.
+        discount: of each step, see `discount_weights`.
         entropy: policy entropy at states 0 ... H - 2, [H - 1, N].
         entropy_scale: eta.
     """
@@ -303,7 +331,7 @@ class ActorCritic(nn.Module):
         Returns:
             Scalars by name.
         """
-        policies, discount = imagined.policies, self.config.discount
+        policies, discount = imagined.policies, imagined.trajectory.discount(self.config.discount)
         states = self.sees(imagined.trajectory.feat, imagined.skill)
         reward = self.reward_norm(reward)
         value = self.critic.slow_value(states)
@@ -313,7 +341,7 @@ class ActorCritic(nn.Module):
         metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
         if entropy is not None and self.entropy_in_critic:
             target = with_entropy(target, entropy, self.entropy_scale)
-        critic_loss = self.critic.loss(states, target)
+        critic_loss = self.critic.loss(states, target, discount)
         metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
         self.critic.refresh_slow()
         std = torch.stack([p.std.detach() for p in policies]).mean()

@@ -15,7 +15,7 @@ from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.rssm import LatentState
 from urlbench.agents.common.skills import SkillSpace
-from urlbench.agents.common.world_model import to_tensors
+from urlbench.agents.common.world_model import start_states, to_tensors
 from urlbench.agents.common.world_model_learner import BehaviourLearner, WorldModelAgentConfig
 from urlbench.core.interfaces import Actor, Agent, AgentContext, Array
 from urlbench.core.precision import many_rows
@@ -92,7 +92,7 @@ class Finetuning(BehaviourLearner):
         """The world model; the choice of a skill, when its time has come; and the policy, of that skill."""
         tensors = to_tensors(batch, self.context.device)
         model, metrics = self.learn_world_model(tensors)
-        choice, start = self._choice, model.post.flatten_batch()
+        choice, start = self._choice, start_states(model.post, tensors)
         if choice is not None and self.chosen_skill is None and self.steps >= choice.step:
             self.chosen_skill = choice.observe(tensors, model.post, self.behaviour)
         if choice is not None and self.chosen_skill is None:

@@ -71,9 +71,10 @@ class WorldModelLearner(Learner):
         return model, model.metrics | {"world_model_grad_norm": norm}
 
     def inherit_world_model(self, source: WorldModel) -> None:
-        """Take over encoder, dynamics and decoder; the reward head starts afresh, as released."""
-        for part in ("encoder", "rssm", "decoder"):
-            getattr(self.world_model, part).load_state_dict(getattr(source, part).state_dict())
+        """Take over encoder, dynamics, decoder and continue head; the reward head starts afresh, as released."""
+        parts = {name: part for name, part in source.named_children() if name != "reward_head"}
+        for name, part in parts.items():
+            getattr(self.world_model, name).load_state_dict(part.state_dict())
 
 
 class BehaviourLearner(WorldModelLearner):

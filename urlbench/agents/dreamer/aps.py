@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Critic, Trajectory
 from urlbench.agents.common.finetuning import SkillChoice
 from urlbench.agents.common.knn_entropy import KnnReward
+from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.networks import MLP, initialised, relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.rssm import LatentState
@@ -75,7 +76,9 @@ class SuccessorReward(IntrinsicReward):
 
     def learn(self, batch: Mapping[str, Tensor], model: WorldModelLoss) -> dict[str, Tensor]:
         """A step that turns the features towards the task that was followed."""
-        loss = -task_reward(self.phi(model.post.feat), batch["skill"]).mean()
+        mask = batch.get("mask")
+        phi, task = self.phi(unmasked(model.post.feat, mask)), unmasked(batch["skill"], mask)
+        loss = -task_reward(phi, task).mean()
         self.optimisers["phi"].step(loss)
         return {"task_loss": loss.detach()}
 
@@ -145,8 +148,9 @@ class SolvedTask(SkillChoice):
     @torch.no_grad()
     def observe(self, batch: Mapping[str, Tensor], post: LatentState, behaviour: ActorCritic) -> Tensor | None:
         """Rewards that are all zero point nowhere; the released code goes on with a task that is not a number."""
-        count, reward = len(self.rewards), batch["reward"].flatten()
-        phi = F.normalize(self.phi(post.feat.flatten(0, 1)), dim=-1)
+        count, mask = len(self.rewards), batch.get("mask")
+        reward, feat = unmasked(batch["reward"], mask), unmasked(post.feat, mask)
+        phi = F.normalize(self.phi(feat), dim=-1)
         self.features.copy_(torch.cat([self.features, phi])[-count:])
         self.rewards.copy_(torch.cat([self.rewards, reward])[-count:])
         self.seen += len(reward)

@@ -88,7 +88,9 @@ class Planner:
         trajectory = imagine(self._world_model, state, lambda feat, t: actions[t], len(actions), draws)
         reward = self._world_model.reward(trajectory.feat)
         value = behaviour.critic.slow_value(behaviour.sees(trajectory.feat, skill))
-        return lambda_return(reward[:-1], value[:-1], value[-1], config.discount, config.lambda_)[1]
+        return lambda_return(reward[:-1], value[:-1], value[-1], trajectory.discount(config.discount), config.lambda_)[
+            1
+        ]
 
     def proposals(self, state: LatentState, count: int, skill: Tensor | None, draws: Draws) -> Tensor:
         """Sequences that the policy would act, [H, N, A]; arguments as for `values`."""

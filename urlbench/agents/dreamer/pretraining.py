@@ -16,7 +16,7 @@ from urlbench.agents.common.finetuning import SkillChoice
 from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.skills import SkillSpace
-from urlbench.agents.common.world_model import WorldModel, WorldModelLoss, to_tensors
+from urlbench.agents.common.world_model import WorldModel, WorldModelLoss, start_states, to_tensors
 from urlbench.agents.common.world_model_learner import BehaviourLearner
 from urlbench.agents.dreamer.config import DreamerConfig, DreamerWorldModelConfig
 from urlbench.agents.dreamer.finetuning import DreamerFinetuning
@@ -193,7 +193,7 @@ class Pretraining(BehaviourLearner):
         tensors, metrics = self.intrinsic.relabel(tensors, self.world_model)
         model, learned = self.learn_world_model(tensors)
         metrics |= learned | self.intrinsic.learn(tensors, model)
-        start = model.post.flatten_batch()
+        start = start_states(model.post, tensors)
         # One random skill for each imagined trajectory.
         skill = None
         if self.skills is not None:
