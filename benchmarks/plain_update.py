@@ -28,6 +28,7 @@ from urlbench.agents.common.actor_critic import (
 )
 from urlbench.agents.common.distributions import ACTION_LIMIT, ClampedNormal, onehot
 from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.latents import CategoricalLatents
 from urlbench.agents.common.networks import MLP, ConvDecoder
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.rssm import RSSM, LatentState, NormedGRUCell
@@ -79,22 +80,22 @@ def observe(
         keep = (~is_first[:, t]).to(action.dtype).unsqueeze(-1)
         deter = self._advance(state.stoch * keep.unsqueeze(-1), state.deter * keep, action[:, t] * keep)
         hidden = F.elu(self.post1(torch.cat([deter, embed[:, t]], -1)))
-        state = draw(self, deter, self._unflatten(self.post2(hidden)), draws)
+        state = self._draw(deter, self.latents.params(self.post2(hidden)), draws)
         posts.append(state)
-        priors.append(state._replace(logits=self.prior_logits(deter)))
+        priors.append(state._replace(params=self.prior(deter)))
     post, prior = (LatentState(*(torch.stack(x, 1) for x in zip(*states, strict=True))) for states in (posts, priors))
     return post, prior
 
 
-def draw(self: RSSM, deter: Tensor, logits: Tensor, draws: Draws) -> LatentState:
-    """The state with latents drawn from a distribution object; `logits` [..., V, C]."""
-    probs = Independent(OneHotCategorical(logits=logits), 1).base_dist.probs
-    return LatentState(onehot(draws.latent(probs.detach()), probs), deter, logits)
+def sample(self: CategoricalLatents, params: Tensor, draws: Draws) -> Tensor:
+    """Latents [..., V, C] drawn from a distribution object of these logits."""
+    probs = Independent(OneHotCategorical(logits=params), 1).base_dist.probs
+    return onehot(draws.latent(probs.detach()), probs)
 
 
-def categorical_kl(logits: Tensor, other: Tensor) -> Tensor:
+def kl(self: CategoricalLatents, params: Tensor, other: Tensor) -> Tensor:
     """KL [...] of two objects of [..., V, C]."""
-    kl: Tensor = kl_divergence(*(Independent(OneHotCategorical(logits=one), 1) for one in (logits, other)))
+    kl: Tensor = kl_divergence(*(Independent(OneHotCategorical(logits=one), 1) for one in (params, other)))
     return kl
 
 
@@ -231,8 +232,8 @@ def plain_pieces(*, same_draws: bool = False) -> Iterator[None]:
             (NormedGRUCell, "forward", gru_cell),
             (nn.functional, "elu_", F.elu),
             (RSSM, "observe", observe),
-            (RSSM, "_draw", draw),
-            (world_model, "categorical_kl", categorical_kl),
+            (CategoricalLatents, "sample", sample),
+            (CategoricalLatents, "kl", kl),
             *((place, "unit_normal_nll", unit_normal_nll) for place in (actor_critic, lbs, world_model)),
             (ClampedNormal, "sample", action_sample),
             (ClampedNormal, "entropy", action_entropy),

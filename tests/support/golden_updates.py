@@ -109,7 +109,7 @@ def check_wm_loss(data: Recording) -> None:
     for name in ("kl_loss", "observation_loss", "reward_loss"):
         data.compare(name, result.metrics[name])
     data.compare("kl", result.kl)
-    data.compare("post_logit", result.post.logits)
+    data.compare("post_logit", result.post.params)
     data.compare("post_deter", result.post.deter)
     data.compare("post_stoch", result.post.stoch)
     data.compare("feat", result.post.feat)
@@ -119,7 +119,7 @@ def check_wm_loss(data: Recording) -> None:
 
     model, named = _recorded_world_model(data, reward_shapes_model=True)
     _, prior = model.rssm.observe(batch["action"], model.embed(batch["observation"]), batch["is_first"], GivenDraws())
-    data.compare("prior_logit", prior.logits)
+    data.compare("prior_logit", prior.params)
     optimiser = RecordingOptimiser(model.parameters(), WorldModelConfig().lr, OptimiserConfig())
     norm = optimiser.step(model.loss(batch, GivenDraws()).loss)
     data.compare_all("both_grad_", optimiser.named_gradients(named))

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from urlbench.agents.common.distributions import categorical_kl, unit_normal_nll
+from urlbench.agents.common.distributions import unit_normal_nll
 from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.latents import CategoricalLatents, Latents
 from urlbench.agents.common.masks import unmasked, unmasked_mean
 from urlbench.agents.common.networks import MLP, ConvDecoder, ConvEncoder
 from urlbench.agents.common.rssm import RSSM, LatentState
@@ -32,7 +33,8 @@ class WorldModelConfig(Spec):
             drown positions; published: False. Images are never changed by it.
         mlp_units: hidden layers of the reward head and of the state encoder and decoder.
         conv_depth: channels of the first convolution, from pixels.
-        kl_balance: share of the KL's gradient that trains the prior.
+        kl_balance: share of the KL's gradient that trains the prior; None for the plain KL of Dreamer's first version,
+            which trains both in full.
         free_nats: below this mean KL the KL loss has no gradient.
         reward_clip: what the reward head is trained on; published: `identity`.
         reward_shapes_model: let the reward loss train the whole model. The released configuration says so
@@ -46,11 +48,16 @@ class WorldModelConfig(Spec):
     symlog_states: bool = False
     mlp_units: tuple[int, ...] = (400, 400, 400, 400)
     conv_depth: int = 48
-    kl_balance: float = 0.8
+    kl_balance: float | None = 0.8
     free_nats: float = 1.0
     lr: float = 3e-4
     reward_clip: Literal["identity", "sign", "tanh"] = "identity"
     reward_shapes_model: bool = False
+
+    @property
+    def latents(self) -> Latents:
+        """The stochastic state's distribution."""
+        return CategoricalLatents(self.variables, self.classes)
 
     @property
     def elu_images(self) -> bool:
@@ -76,30 +83,36 @@ class WorldModelLoss(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def kl_balance(
-    post_logits: Tensor,
-    prior_logits: Tensor,
-    balance: float = 0.8,
+def kl_loss(
+    latents: Latents,
+    post: Tensor,
+    prior: Tensor,
+    *,
+    balance: float | None = 0.8,
     free_nats: float = 1.0,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The balanced KL loss; free nats are applied to the mean over batch and time, not to single states.
+    """The KL loss; free nats are applied to the mean over batch and time, not to single states.
 
-    Source: Hafner et al. 2021 (DreamerV2), alg. 2.
+    Source: Hafner et al. 2021 (DreamerV2), alg. 2; without balance Hafner et al. 2020 (Dreamer), eq. 10.
 
     Args:
-        post_logits: [B, T, V, C].
-        prior_logits: [B, T, V, C].
-        balance: weight of the term that trains the prior.
+        latents: whose KL it is.
+        post: parameters of the posterior, [B, T, V, P].
+        prior: those of the prior, [B, T, V, P].
+        balance: weight of the term that trains the prior; None if one term trains both.
         free_nats: lower bound of each mean.
         mask: [B, T], see `unmasked`.
 
     Returns:
         Loss (scalar) and detached KL per state [B, T].
     """
-    trains_prior = categorical_kl(post_logits.detach(), prior_logits)
-    trains_post = categorical_kl(post_logits, prior_logits.detach())
-    floor = trains_prior.new_tensor(free_nats)
+    floor = post.new_tensor(free_nats)
+    if balance is None:
+        kl = latents.kl(post, prior)
+        return torch.maximum(unmasked_mean(kl, mask), floor), kl.detach()
+    trains_prior = latents.kl(post.detach(), prior)
+    trains_post = latents.kl(post, prior.detach())
     loss = balance * torch.maximum(unmasked_mean(trains_prior, mask), floor)
     loss = loss + (1 - balance) * torch.maximum(unmasked_mean(trains_post, mask), floor)
     return loss, trains_prior.detach()
@@ -167,8 +180,7 @@ class WorldModel(nn.Module):
             context.action_dim,
             deter=config.deter,
             hidden=config.hidden,
-            variables=config.variables,
-            classes=config.classes,
+            latents=config.latents,
         )
         if context.observation_kind == "pixels":
             self.decoder = ConvDecoder(self.rssm.feat_dim, config.conv_depth, elu_output=config.elu_images)
@@ -203,7 +215,10 @@ class WorldModel(nn.Module):
         target = preprocess(batch["observation"], symlog_states=self.config.symlog_states)
         embed = self.encoder(target)
         post, prior = self.rssm.observe(batch["action"], embed, batch["is_first"], draws)
-        kl_loss, kl = kl_balance(post.logits, prior.logits, self.config.kl_balance, self.config.free_nats, mask)
+        balance, free_nats = self.config.kl_balance, self.config.free_nats
+        model_loss, kl = kl_loss(
+            self.rssm.latents, post.params, prior.params, balance=balance, free_nats=free_nats, mask=mask
+        )
         feat = post.feat
         observation_nll = unit_normal_nll(self.decoder(feat), target, event_dims=target.dim() - 2)
         observation_loss = unmasked_mean(observation_nll, mask)
@@ -211,10 +226,10 @@ class WorldModel(nn.Module):
         reward_feat = feat if self.config.reward_shapes_model else feat.detach()
         reward = clip_reward(batch["reward"], self.config.reward_clip)
         reward_loss = unmasked_mean(unit_normal_nll(self.reward(reward_feat), reward), mask)
-        loss = kl_loss + observation_loss + reward_loss
+        loss = model_loss + observation_loss + reward_loss
         metrics = {
             "kl": unmasked_mean(kl, mask),
-            "kl_loss": kl_loss.detach(),
+            "kl_loss": model_loss.detach(),
             "observation_loss": observation_loss.detach(),
             "reward_loss": reward_loss.detach(),
         }
