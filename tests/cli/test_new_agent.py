@@ -1,11 +1,8 @@
 """`urlbench new agent`: its files work as they are, and so does what the documents make of them."""
 
 import dataclasses
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +10,12 @@ import pytest
 import torch
 from command_line import urlbench
 from plane_training import CONTEXT, DDPG_SETTINGS, DREAMER_SETTINGS, Plane, covered, train
+from python_files import checked
 from toy_runs import PLUGIN
 
 from urlbench.agents.random import RandomAgent, RandomConfig
 from urlbench.cli import app as cli
-from urlbench.cli.new_agent import Backbone, NewAgent, write_agent
+from urlbench.cli.starters import Backbone, Starter, write_agent
 from urlbench.core import registry
 from urlbench.core.config import resolve_config
 from urlbench.core.errors import UserError
@@ -45,27 +43,12 @@ def guide_commands(program: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in re.findall(rf"^    (urlbench {program} .*)$", GUIDE, re.MULTILINE)]
 
 
-def write_guide_agent(folder: Path) -> NewAgent:
+def write_guide_agent(folder: Path) -> Starter:
     """What someone who follows the guide has in the end."""
     ((_, _, name),) = guide_commands("new agent")
     files = write_agent(name, folder)
-    files.agent.write_text(guide_agent(), encoding="utf-8")
+    files.plugin.write_text(guide_agent(), encoding="utf-8")
     return files
-
-
-def checked(folder: Path, *command: str) -> None:
-    """Run a program in `folder`; it must succeed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MYPYPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- The command ------------------------------------------------------------------------------------
@@ -124,25 +107,18 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_file_is_a_plugin(tmp_path: Path, backbone: Any) -> None:
     files = write_agent("new-thing", tmp_path, backbone)
-    registry.load_plugin(str(files.agent))
+    registry.load_plugin(str(files.plugin))
     spec = registry.load_agent("new-thing")
     assert (spec.pretrains, spec.observations) == (True, ("states", "pixels"))
     assert resolve_config(spec, "smoke") != resolve_config(spec, "small")
-    assert not re.search(r"\$\w", files.agent.read_text() + files.test.read_text())
+    assert not re.search(r"\$\w", files.plugin.read_text() + files.test.read_text())
 
 
 @pytest.mark.slow
 def test_templates_and_guide_pass_the_written_tests_and_the_linters(tmp_path: Path) -> None:
     agents = [write_agent(f"new-{backbone}", tmp_path, backbone) for backbone in BACKBONES]
     agents.append(write_guide_agent(tmp_path))
-    names = [path.name for files in agents for path in files]
-    settings = str(ROOT / "pyproject.toml")
-    checked(
-        tmp_path, "ruff", "check", "--config", settings, "--config", "lint.per-file-ignores={'test_*'=['D']}", *names
-    )
-    checked(tmp_path, "ruff", "format", "--check", "--config", settings, *names)
-    checked(tmp_path, "mypy", "--config-file", settings, "--cache-dir", str(ROOT / ".mypy_cache"), *names)
-    checked(tmp_path, "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *(files.test.name for files in agents))
+    checked(tmp_path, [path.name for files in agents for path in files])
 
 
 @pytest.mark.slow

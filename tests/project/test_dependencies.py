@@ -1,6 +1,7 @@
 """Who may import whom, read from the imports of every module."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,11 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_heavy_libraries_stay_where_they_belong(module: str) -> None:
     for library in {folder(name) for name in imported(TREES[module])} & ONLY_IN.keys():
         assert folder(module) in ONLY_IN[library], f"{module} imports {library}"
+
+
+def test_the_contributors_page_has_the_same_order() -> None:
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == ORDER
 
 
 def test_every_folder_has_its_place_and_every_library_is_imported() -> None:

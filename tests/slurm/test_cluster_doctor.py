@@ -286,7 +286,7 @@ def test_the_command_ends_with_1_if_something_failed(fake: FakeSlurm, capsys: py
 
 @pytest.mark.slow
 def test_a_real_cluster_is_ready(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (slurm.environment() | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}).items():
+    for name, value in (slurm.environment() | {"PYTHONPATH": str(Path(cli.__file__).parents[2])}).items():
         monkeypatch.setenv(name, value)
     text = "resources: {slot: 1h, cpus: 2, memory_gib: 1}\nsetup: ['export OMP_NUM_THREADS=1']"
     checks = diagnose(tmp_path / "my runs", text, wait=300)

@@ -9,7 +9,7 @@ from command_line import Command
 from slurm_fakes import FakeSlurm, fake_slurm, put, toy_plan
 from toy_runs import PLUGIN
 
-from urlbench.cli.status import read_overview
+from urlbench.cli.overview import read_overview
 from urlbench.core.types import Job, Plan
 from urlbench.local import run as run_command
 from urlbench.runs.store import RunDirectory
@@ -85,6 +85,21 @@ def test_cancel_by_agent(fake_slurm: FakeSlurm, urlbench: Command, runs: list[st
     assert fake_slurm.run(toy_plan(agents=("toy", "toy-fail"), phase="pretrain", seeds=(0,))) == 0
     assert urlbench("cancel", "--agent", "toy-fail", *runs).code == 0
     assert fake_slurm.calls("scancel") == ["101_1"]
+
+
+@pytest.mark.parametrize("agent", ["toy", "toy-cautious"])
+def test_cancelling_one_agent_leaves_the_pretraining_that_another_waits_for(
+    fake_slurm: FakeSlurm, urlbench: Command, runs: list[str], agent: str
+) -> None:
+    plan = toy_plan(agents=("toy", "toy-cautious"), seeds=(0,), tasks=("ball_left",))
+    assert fake_slurm.run(plan) == 0
+    assert urlbench("cancel", "--agent", agent, *runs).code == 0
+    own = {"toy": "102", "toy-cautious": "103"}
+    assert fake_slurm.calls("scancel") == [own[agent]]
+    for job_id in own.values():
+        fake_slurm.change(job_id, None)
+    assert urlbench("cancel", "--agent", "toy,toy-cautious", *runs).code == 0
+    assert fake_slurm.calls("scancel") == ["101"]
 
 
 def test_a_plain_job_has_no_index(fake_slurm: FakeSlurm, urlbench: Command, runs: list[str]) -> None:

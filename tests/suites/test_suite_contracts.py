@@ -42,11 +42,7 @@ SMALL_IMAGE = ImageFormat(size=16)
 
 
 def make(suite: Suite, task: str, seed: int = 3, image: ImageFormat | None = SMALL_IMAGE) -> Environment:
-    options: dict[str, Any] = {"image": image} if suite.observation == "pixels" else {}
-    if suite.goal_sets is not None:
-        options["goal_set"] = 1
-    environment: Environment = registry.load_attribute(suite.environment)(task, seed, suite.action_repeat, **options)
-    return environment
+    return registry.make_environment(suite, task, seed, image=image, goal_set=1)
 
 
 def few(suite: Suite, count: int) -> int:

@@ -1,4 +1,4 @@
-"""`--executor slurm` of `urlbench run` and `urlbench plan`, and the commands `cancel` and `retry`."""
+"""`--executor slurm` of `urlbench run` and `urlbench plan`, and the command `cancel`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from urlbench.cli.options import (
-    MANY,
-    ClusterOption,
-    DeviceOption,
-    EnvWorkersOption,
+    RunAgentOption,
+    RunPresetOption,
     RunsOption,
-    RunsPerGpuOption,
-    ThreadsOption,
-    WorkersOption,
+    RunSuiteOption,
     words,
 )
 from urlbench.core.errors import UserError
@@ -22,10 +18,6 @@ if TYPE_CHECKING:
     from urlbench.core.types import Plan
     from urlbench.local.run import Rerun
     from urlbench.slurm.profile import Profile
-
-RunSuiteOption = Annotated[str | None, typer.Option("--suite", help="Only runs of this suite.")]
-RunAgentOption = Annotated[list[str] | None, typer.Option("--agent", help=f"Only runs of this agent. {MANY}")]
-RunPresetOption = Annotated[str | None, typer.Option("--preset", help="Only runs of this preset.")]
 
 
 class Submission:
@@ -106,13 +98,18 @@ def cancel(
     preset: RunPresetOption = None,
     everything: Annotated[bool, typer.Option("--all", help="All runs of the folder.")] = False,
 ) -> None:
-    """Take runs out of a cluster's queue; those that have begun save first and can be continued."""
-    from urlbench.cli.status import find_run, read_overview, uses_cluster
+    """Take runs out of a cluster's queue; those that have begun save first and can be continued.
+
+    A pretraining that other runs start from, too, stays.
+    """
+    from urlbench.cli.overview import find_run, not_shared, read_overview, uses_cluster
     from urlbench.slurm.control import cancel as cancel_on_slurm
 
     if not (run_names or suite or agent or preset or everything):
         raise UserError("name the runs to cancel, or choose them with --suite, --agent or --preset, or give --all.")
     overview = read_overview(runs, suite, words(agent), preset)
+    if not run_names:
+        overview = not_shared(overview, runs)
     root = runs.resolve()
     paths = [run.path for run in overview.runs if run.cluster_job]
     if run_names:
@@ -125,47 +122,3 @@ def cancel(
     lines = cancel_on_slurm(root, paths)
     print("\n".join(lines))
     print("fine-tunings that wait for a cancelled pretraining leave the queue, too; to go on: the same run command")
-
-
-def retry(
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Runs that have failed, and those that wait for them.")
-    ] = False,
-    runs: RunsOption = Path("runs"),
-    suite: RunSuiteOption = None,
-    agent: RunAgentOption = None,
-    preset: RunPresetOption = None,
-    executor: Annotated[
-        Literal["local", "slurm"] | None,
-        typer.Option("--executor", help="Where [default: on the cluster if they were submitted to it]"),
-    ] = None,
-    cluster: ClusterOption = None,
-    workers: WorkersOption = None,
-    threads: ThreadsOption = None,
-    env_workers: EnvWorkersOption = 1,
-    device: DeviceOption = "auto",
-    runs_per_gpu: RunsPerGpuOption = None,
-) -> None:
-    """Run again what has failed, without naming it."""
-    from urlbench.cli.retry import failed_jobs, last_profile
-    from urlbench.cli.status import read_overview
-    from urlbench.core.registry import load_plugin
-    from urlbench.local.executor import default_options
-    from urlbench.local.run import run_plan
-
-    if not failed:
-        raise UserError("say what to run again: urlbench retry --failed")
-    plan = failed_jobs(runs, read_overview(runs, suite, words(agent), preset))
-    if not plan.jobs:
-        print("nothing to do: no run has failed")
-        raise typer.Exit(0)
-    for plugin in dict.fromkeys(plugin for job in plan.jobs for plugin in job.plugins):
-        load_plugin(plugin)
-    root = runs.resolve()
-    stored = last_profile(root, plan) if executor != "local" else None
-    chosen = executor or ("local" if cluster is None and stored is None else "slurm")
-    submit = submission(chosen, cluster, workers, threads, device, env_workers, runs_per_gpu, stored=stored)
-    if submit is not None:
-        raise typer.Exit(submit(plan, root, "failed"))
-    options = default_options(workers, threads, device, env_workers=env_workers, runs_per_gpu=runs_per_gpu or 1)
-    raise typer.Exit(run_plan(plan, root, options, "failed"))

@@ -3,12 +3,51 @@
 Lists come at once, so what only `show` needs is imported there.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from urlbench.cli.options import JsonOption, PluginOption, load_plugins, print_json
 from urlbench.core import registry
 from urlbench.core.errors import unknown_name
 
 KINDS = ("suites", "agents", "tasks")
+
+
+def list_command(
+    kind: Annotated[str, typer.Argument(help="suites, agents or tasks; nothing for suites and agents")] = "",
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+) -> None:
+    """List suites, agents and tasks."""
+    if kind and kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS, see="urlbench list --help")
+    load_plugins(plugin)
+    if kind:
+        rows = list_rows(kind)
+        print_json(rows) if as_json else print(format_tasks(rows) if kind == "tasks" else format_rows(rows))
+        return
+    lists = {one: list_rows(one) for one in ("suites", "agents")}
+    if as_json:
+        print_json(lists)
+    else:
+        print("\n".join(f"{one}:\n{format_rows(rows)}" for one, rows in lists.items()))
+        print("tasks: urlbench list tasks")
+
+
+def show(
+    kind: Annotated[str, typer.Argument(help="suite or agent")],
+    name: Annotated[str, typer.Argument(help="its name")],
+    as_json: JsonOption = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Show all about a suite (tasks, budgets, normaliser) or an agent (paper, configuration)."""
+    load_plugins(plugin)
+    description = describe(kind, name)
+    if as_json:
+        print_json(description)
+    else:
+        print(format_suite(description) if kind == "suite" else format_agent(description))
 
 
 def list_rows(kind: str) -> list[dict[str, str]]:
@@ -73,6 +112,8 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "paper": spec.paper,
         "observations": list(spec.observations),
         "pretrains": spec.pretrains,
+        "pretrained_as": spec.pretrained_as,
+        "finetuning_settings": list(spec.finetuning_settings),
         "looks": spec.looks,
         "image": spec.image.model_dump(mode="json"),
         "config": resolve_config(spec, "paper").model_dump(mode="json"),
@@ -82,16 +123,17 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 def format_suite(suite: dict[str, Any]) -> str:
     """The text of `urlbench show suite`."""
+    from urlbench.core.types import Suite
+    from urlbench.results.score_kinds import scale_of
     from urlbench.runs.plan import format_frames
 
-    normaliser = suite["normaliser"]
+    scale = scale_of(Suite.model_validate(suite), [task["name"] for task in suite["tasks"]])
     lines = [
         f"{suite['name']}@{suite['version']}: {suite['description']}",
         f"observation {suite['observation']}, action repeat {suite['action_repeat']}, "
         f"identity includes the versions of {', '.join(suite['packages'])}",
-        f"normaliser {normaliser['name']} version {normaliser['version']}, from: {normaliser['source']}"
-        if normaliser
-        else "scores are fractions of goals found",
+        *_normaliser(suite),
+        scale.formula,
         *_origin(suite),
     ]
     for protocol in suite["protocols"].values():
@@ -107,14 +149,18 @@ def format_suite(suite: dict[str, Any]) -> str:
             f"  pretraining {pretraining}, snapshots at {snapshots}",
             f"  {_measurement(protocol)}",
         ]
-    rows = [{"task": "task", "domain": "domain", "reference": "reference return", "description": "description"}]
-    for task in suite["tasks"]:
-        reference = f"{normaliser['references'][task['name']]:g}" if normaliser else ""
-        rows.append({"task": task["name"], "domain": task["domain"]})
-        rows[-1] |= {"reference": reference, "description": task["description"]}
-    if normaliser is None:
-        rows = [{key: text for key, text in row.items() if key != "reference"} for row in rows]
+    header = {"task": "task", "domain": "domain", **{end: f"{end} return" for end in scale.ends}}
+    rows = [{**header, "description": "description"}]
+    for place, task in enumerate(suite["tasks"]):
+        row = {"task": task["name"], "domain": task["domain"]}
+        row |= {end: f"{values[place]:g}" for end, values in scale.ends.items()}
+        rows.append(row | {"description": task["description"]})
     return "\n".join(lines) + "\n" + format_rows(rows)
+
+
+def _normaliser(suite: dict[str, Any]) -> list[str]:
+    one = suite["normaliser"]
+    return [f"normaliser {one['name']} version {one['version']}, from: {one['source']}"] if one else []
 
 
 def _origin(suite: dict[str, Any]) -> list[str]:
@@ -163,6 +209,8 @@ def format_agent(agent: dict[str, Any]) -> str:
         f"{agent['name']}: {agent['description']}",
         f"paper: {agent['paper']}",
         f"observations: {', '.join(agent['observations'])}; pretrains: {'yes' if agent['pretrains'] else 'no'}",
+        *([f"starts from the pretrainings of: {agent['pretrained_as']}"] if agent["pretrained_as"] else []),
+        *([f"read in fine-tuning only: {', '.join(tuned)}"] if (tuned := agent["finetuning_settings"]) else []),
         *([f"sees pixel suites as: {_image_words(agent)}"] if "pixels" in agent["observations"] else []),
         f"configuration (defaults are the published settings; change with -o {agent['name']}.key=value):",
     ]

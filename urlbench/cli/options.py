@@ -1,8 +1,9 @@
 """The options that several commands share, and how their values are read."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +34,9 @@ PluginOption = Annotated[
     typer.Option("--plugin", help="Python file or module that registers agents or suites. Repeatable."),
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
+RunSuiteOption = Annotated[str | None, typer.Option("--suite", help="Only runs of this suite.")]
+RunAgentOption = Annotated[list[str] | None, typer.Option("--agent", help=f"Only runs of this agent. {MANY}")]
+RunPresetOption = Annotated[str | None, typer.Option("--preset", help="Only runs of this preset.")]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", help="Jobs at the same time [default: one per GPU, else one per core]")
 ]
@@ -72,3 +76,8 @@ def load_plugins(values: Iterable[str] | None) -> None:
 
         for plugin in plugin_paths(values):
             load_plugin(plugin)
+
+
+def print_json(value: Any) -> None:
+    """What --json prints."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))

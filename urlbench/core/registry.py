@@ -18,8 +18,8 @@ from urlbench.core import exorl
 from urlbench.core.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from urlbench.core.interfaces import AgentSpec
-    from urlbench.core.types import Suite
+    from urlbench.core.interfaces import AgentSpec, Environment
+    from urlbench.core.types import ImageFormat, Suite
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,25 @@ def load_suite(name: str) -> "Suite":
     suite = _load("suite", name)
     assert isinstance(suite, Suite), f"{name!r} is registered as a suite but is a {type(suite).__name__}"
     return suite
+
+
+def make_environment(
+    suite: "Suite", task: str, seed: int, *, image: "ImageFormat | None" = None, goal_set: int | None = None
+) -> "Environment":
+    """The environment of one of a suite's tasks, its random stream started from `seed` in [0, 2^32).
+
+    Args:
+        suite: whose.
+        task: name of the task.
+        seed: of the stream.
+        image: what is drawn for a suite seen in pixels; None draws nothing.
+        goal_set: number of the goals, in a suite that has sets of them.
+    """
+    options: dict[str, Any] = {"image": image} if suite.observation == "pixels" else {}
+    if suite.goal_sets is not None:
+        options["goal_set"] = goal_set
+    environment: Environment = load_attribute(suite.environment)(task, seed, suite.action_repeat, **options)
+    return environment
 
 
 def load_agent(name: str) -> "AgentSpec":

@@ -11,7 +11,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from urlbench.agents.choreographer.choreographer import SPEC as CHOREOGRAPHER, Choreographer, ChoreographerConfig
+from urlbench.agents.choreographer.choreographer import (
+    FINETUNING_SETTINGS,
+    SPEC as CHOREOGRAPHER,
+    Choreographer,
+    ChoreographerConfig,
+)
 from urlbench.agents.choreographer.discovery import (
     EntropyObjective,
     EntropySkillsConfig,
@@ -136,7 +141,7 @@ class SingleSkill(SkillDiscovery):
             self.config,
             entropy=0.0,
             entropy_in_critic=False,
-            skills=self.space,
+            skills=self.space._replace(every=self.config.random_skill_steps),
             choice=HighestReward(self.config),
         )
         agent.recorded = {"skill": (self.space.dim,)}
@@ -202,6 +207,7 @@ def latent_edl(context: AgentContext, config: EDLConfig) -> SingleSkill:
 
 
 _PAPER = "an ablation of Mazzaglia et al. 2023, Choreographer: Learning and Adapting Skills in Imagination (ICLR)"
+_CHOICE_SETTINGS = ("choice_updates", *FINETUNING_SETTINGS)
 _EDL = "Campos et al. 2020, Explore, Discover and Learn (ICML), as " + _PAPER
 
 NO_RESAMPLING = AgentSpec(
@@ -213,6 +219,7 @@ NO_RESAMPLING = AgentSpec(
     config=NoResamplingConfig,
     build=Choreographer,
     presets=CHOREOGRAPHER.presets,
+    finetuning_settings=CHOREOGRAPHER.finetuning_settings,
 )
 ZERO_SHOT = AgentSpec(
     name="choreographer-zero-shot",
@@ -223,6 +230,8 @@ ZERO_SHOT = AgentSpec(
     config=ChoreographerConfig,
     build=frozen_choreographer,
     presets=CHOREOGRAPHER.presets,
+    pretrained_as=CHOREOGRAPHER.name,
+    finetuning_settings=CHOREOGRAPHER.finetuning_settings,
 )
 SINGLE_SKILL = AgentSpec(
     name="choreographer-single-skill",
@@ -233,6 +242,8 @@ SINGLE_SKILL = AgentSpec(
     config=SingleSkillConfig,
     build=single_skill,
     presets=CHOREOGRAPHER.presets,
+    pretrained_as=CHOREOGRAPHER.name,
+    finetuning_settings=_CHOICE_SETTINGS,
 )
 EDL_DREAMER = AgentSpec(
     name="edl-dreamer",
@@ -243,6 +254,7 @@ EDL_DREAMER = AgentSpec(
     config=EDLConfig,
     build=edl_dreamer,
     presets=CHOREOGRAPHER.presets,
+    finetuning_settings=_CHOICE_SETTINGS,
 )
 LATENT_EDL = AgentSpec(
     name="latent-edl",
@@ -253,4 +265,5 @@ LATENT_EDL = AgentSpec(
     config=EDLConfig,
     build=latent_edl,
     presets=CHOREOGRAPHER.presets,
+    finetuning_settings=_CHOICE_SETTINGS,
 )

@@ -168,6 +168,9 @@ class MetaActor(PolicyActor):
         return self.action(feat, skill)
 
 
+# What the pretraining of skills never reads.
+FINETUNING_SETTINGS = ("reward_threshold", "random_skill_steps")
+
 SPEC = AgentSpec(
     name="choreographer",
     description="world model, codebook of skills learned in imagination, meta-controller",
@@ -176,6 +179,7 @@ SPEC = AgentSpec(
     pretrains=True,
     config=ChoreographerConfig,
     build=Choreographer,
+    finetuning_settings=("meta_entropy", *FINETUNING_SETTINGS),
     presets={
         "smoke": {**presets.SMOKE, "skills": {"codes": 16, "units": (32, 32), "resample_every": 10}},
         "small": {

@@ -170,7 +170,7 @@ class SkillDiscovery(WorldModelLearner):
         skills = initialised(objective.autoencoder, derive_seed(context.seed, "init", "skills")).to(context.device)
         super().__init__(context, config, also_decay=skills.networks() if config.skill_decay_bug else ())
         self.config, self.skills, self._objective = config, skills, objective
-        self.space = SkillSpace(config.skills.codes, draw_onehot, config.random_skill_steps)
+        self.space = SkillSpace(config.skills.codes, draw_onehot, None)
         feat_dim, action_dim, sizes = self.world_model.rssm.feat_dim, context.action_dim, config.actor_critic
         self.skill_policy = self.component(
             "skill_policy", lambda: ActorCritic(feat_dim + config.skills.codes, action_dim, sizes)

@@ -12,6 +12,15 @@ SMOKE: Mapping[str, Any] = {
     "planner": {"horizon": 3, "iterations": 2, "samples": 16, "elites": 4, "policy_share": 0.25},
 }
 SMALL: Mapping[str, Any] = {**presets.SMALL, "planner": {"iterations": 4, "samples": 64, "elites": 16}}
+# What pretraining with the backbone never reads.
+FINETUNING_SETTINGS = (
+    "finetune_entropy",
+    "planning",
+    "planner",
+    "transfer_actor",
+    "transfer_critic",
+    "world_model.reward_shapes_finetuned_model",
+)
 
 
 def pretrained_spec(
@@ -23,8 +32,12 @@ def pretrained_spec(
     method: Method,
     smoke: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
+    finetuning_settings: tuple[str, ...] = (),
 ) -> AgentSpec:
-    """An agent of the backbone and `method`; `smoke` and `small` change its presets further."""
+    """An agent of the backbone and `method`; `smoke` and `small` change its presets further.
+
+    `finetuning_settings` are those of its own that pretraining never reads.
+    """
 
     def build(context: AgentContext, config: PretrainedConfig) -> Agent:
         return Pretraining(context, config, method)
@@ -38,4 +51,5 @@ def pretrained_spec(
         config=config,
         build=build,
         presets={"smoke": {**SMOKE, **(smoke or {})}, "small": {**SMALL, **(small or {})}},
+        finetuning_settings=(*FINETUNING_SETTINGS, *finetuning_settings),
     )

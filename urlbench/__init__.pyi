@@ -1,0 +1,42 @@
+from .core.config import resolve_config as resolve_config
+from .core.errors import UserError as UserError
+from .core.interfaces import (
+    Actor as Actor,
+    Agent as Agent,
+    AgentConfig as AgentConfig,
+    AgentContext as AgentContext,
+    AgentSpec as AgentSpec,
+    Array as Array,
+    DrawnEnvironment as DrawnEnvironment,
+    Environment as Environment,
+    GoalEnvironment as GoalEnvironment,
+    PhysicsEnvironment as PhysicsEnvironment,
+    Schedule as Schedule,
+    StackedEnvironment as StackedEnvironment,
+    TimeStep as TimeStep,
+)
+from .core.registry import (
+    load_agent as load_agent,
+    load_plugin as load_plugin,
+    load_suite as load_suite,
+    make_environment as make_environment,
+    register_agent as register_agent,
+    register_suite as register_suite,
+)
+from .core.seeding import derive_seed as derive_seed, stream as stream
+from .core.types import (
+    Domain as Domain,
+    GoalSets as GoalSets,
+    ImageFormat as ImageFormat,
+    Job as Job,
+    Normaliser as Normaliser,
+    Plan as Plan,
+    Protocol as Protocol,
+    Search as Search,
+    Spec as Spec,
+    Suite as Suite,
+    Task as Task,
+)
+from .runs.plan import PlanRequest as PlanRequest, make_plan as make_plan
+
+__version__: str
