@@ -176,6 +176,19 @@ def test_every_preset_resolves(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
+def test_finetuning_starts_from_nothing_where_a_suite_has_no_pretraining(name: str) -> None:
+    where = factory.context(ends_early=True, repeat=2)
+    agent = registry.load_agent(name).build(where, factory.smoke_config(name)).for_finetuning(where)
+    actor = agent.actor(evaluation=False, seed=0)
+    for step in (0, 100_000):  # before and after skills are chosen
+        actor.before_step(step)
+        for seed in range(2):
+            given = factory.padded(batch_for(agent, seed=seed), (5, 3, 4))
+            assert all(math.isfinite(float(value)) for value in agent.update(given).values())
+        assert np.isfinite(play(actor, "states", first=0, steps=2)).all()
+
+
+@pytest.mark.parametrize("name", AGENTS)
 def test_finetuning_starts_afresh_but_for_what_was_learned(name: str) -> None:
     pretrained = factory.build(name)
     pretrained.update(batch_for(pretrained))

@@ -14,7 +14,7 @@ from toy_runs import PLUGIN, run, with_protocol
 
 from urlbench.agents.ddpg.backbone import Backbone
 from urlbench.agents.ddpg.icm import Curiosity, ICMConfig
-from urlbench.agents.ddpg.learner import Method
+from urlbench.agents.ddpg.pretraining import Method
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core import registry
 from urlbench.core.errors import UserError
