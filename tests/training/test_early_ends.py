@@ -108,12 +108,23 @@ def test_kill_9_at_random_moments(reference: tuple[tuple[str, ...], Runs], tmp_p
     assert_same_run(pretraining, expected[0][1])
 
 
-def test_several_processes_evaluate_to_the_same(reference: tuple[tuple[str, ...], Runs], tmp_path: Path) -> None:
-    overrides, expected = reference
-    pretraining, finetuning = jobs(tmp_path, *overrides)
-    run(tmp_path, *pretraining)
-    assert run(tmp_path, *finetuning, env_workers=2) == "done"
-    assert_same_run(finetuning[1], expected[1][1])
+def test_searches_continue_and_count_the_steps_of_each_episode(tmp_path: Path) -> None:
+    played = []
+    for name, options in (("whole", {}), ("cut", {"stop": StopAt(90)}), ("processes", {"env_workers": 2})):
+        root = tmp_path / name
+        pretraining, (job, directory) = toy_jobs(
+            root, suite="toy-early-search", task="line_left", agent="toy-early", plugin=PLUGIN
+        )
+        run(root, *pretraining)
+        assert run(root, job, directory, **options) == ("interrupted" if name == "cut" else "done")
+        assert run(root, job, directory) == "done"
+        played.append(directory.eval_file.read_bytes())
+        rows = read_jsonl(directory.eval_file)
+        assert [len(row["steps"]) for row in rows] == [10, 2]
+        for steps, found in ((s, f) for row in rows for s, f in zip(row["steps"], row["found"], strict=True)):
+            assert found or steps == EPISODE_FRAMES
+        assert any(steps < EPISODE_FRAMES for row in rows for steps in row["steps"])
+    assert played[0] == played[1] == played[2]
 
 
 def test_agents_are_told_whether_episodes_end_early(tmp_path: Path) -> None:
