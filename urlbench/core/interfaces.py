@@ -213,6 +213,23 @@ class Schedule(Spec):
 
 
 @dataclass(frozen=True)
+class DataStatistics:
+    """What is known of a data set before an agent learns from it.
+
+    Attributes:
+        transitions: how many there are.
+        observation_mean: of each number of an observation, float32; so are the others.
+        action_mean: without the zeros of the resets.
+    """
+
+    transitions: int
+    observation_mean: Array
+    observation_std: Array
+    action_mean: Array
+    action_std: Array
+
+
+@dataclass(frozen=True)
 class AgentContext:
     """What an agent is told about where it will live.
 
@@ -221,6 +238,8 @@ class AgentContext:
         seed: of the run; agents derive their streams from it by name.
         collects: False for pretraining from a fixed data set, where no exploration policy is needed.
         ends_early: episodes may end before their longest, so windows of them have a `mask` and discounts may be 0.
+        data: of the data set that is pretrained on, if the agent's spec asks for it. None in later phases: what they
+            need of it is part of the state.
         device: a torch device string.
     """
 
@@ -231,6 +250,7 @@ class AgentContext:
     seed: int
     collects: bool = True
     ends_early: bool = False
+    data: DataStatistics | None = None
     device: str = "cpu"
 
 
@@ -341,6 +361,7 @@ class AgentSpec:
         build: makes the pretraining agent (or, if `pretrains` is False, the one `for_finetuning` is asked of).
         image: what it wants to see of pixel suites.
         looks: False for agents that ignore observations: nothing is rendered for them.
+        wants_data_statistics: their context has `data`, for which a data set is read once more.
     """
 
     name: str
@@ -353,3 +374,4 @@ class AgentSpec:
     presets: Mapping[str, Mapping[str, Any]]
     image: ImageFormat = DEFAULT_IMAGE
     looks: bool = True
+    wants_data_statistics: bool = False

@@ -1,6 +1,7 @@
 """Puts the parts of a job together: settings of torch, environments, agents."""
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, Environment, Precision, Schedule
+from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, DataStatistics, Environment, Precision, Schedule
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
 from urlbench.core.types import Job, JobSpec, Suite
+from urlbench.episodes.datasets import Dataset
+from urlbench.episodes.statistics import data_statistics
 from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
 
@@ -22,6 +25,18 @@ _BUDGETS = ("pretrain_frames", "finetune_frames", "eval_every_frames")
 def suite_of(spec: JobSpec) -> Suite:
     """The installed suite of that name, of whatever version."""
     return load_suite(spec.suite.partition("@")[0])
+
+
+def is_offline(spec: JobSpec) -> bool:
+    """True for a pretraining on a data set."""
+    return spec.phase == "pretrain" and spec.protocol.pretrain_updates > 0
+
+
+def episodes_end_early(spec: JobSpec) -> bool:
+    """True if the episodes that a job learns from may be shorter than the longest."""
+    domain = suite_of(spec).domain(spec.domain)
+    recorded_vary = domain.data is not None and domain.data.length is None
+    return domain.ends_early or (is_offline(spec) and recorded_vary)
 
 
 def precision_of(spec: JobSpec) -> Precision:
@@ -92,7 +107,7 @@ def check_windows(spec: JobSpec, schedule: Schedule) -> None:
     """UserError if episodes, all of one length, are shorter than an agent's windows: it would never learn."""
     domain = suite_of(spec).domain(spec.domain)
     steps = domain.max_episode_frames // spec.action_repeat
-    if domain.ends_early or schedule.update_every_frames is None:
+    if episodes_end_early(spec) or schedule.update_every_frames is None:
         return
     for batch in schedule.sampled.values():
         if batch.least_steps > steps:
@@ -109,14 +124,25 @@ def build_environment(spec: JobSpec) -> Environment:
 
 
 def build_agent(
-    job: Job, environment: Environment, runs_root: Path, device: str
+    job: Job, environment: Environment, runs_root: Path, device: str, stop: Callable[[], None] = lambda: None
 ) -> tuple[Agent, dict[str, str] | None]:
     """The agent of the job's phase with what its pretraining has learned, and for the manifest what that is.
+
+    Args:
+        job: whose.
+        environment: of the job.
+        runs_root: where the parent's directory is found.
+        device: of torch.
+        stop: called while data are read; raises to stop that.
 
     Raises:
         UserError: if the pretraining is not finished, is another one, or if its snapshot is not as it should be.
     """
-    agent, parent = _pretraining_agent(job.spec, environment, device), None
+    statistics = None
+    if is_offline(job.spec) and load_agent(job.spec.agent).wants_data_statistics:
+        assert job.data_path is not None, "a job that pretrains from data knows where they are"
+        statistics = data_statistics(Dataset(Path(job.data_path)), job.spec.protocol.data_transitions, stop)
+    agent, parent = _pretraining_agent(job.spec, environment, device, statistics), None
     if job.parent_path is not None:
         directory = RunDirectory(runs_root / job.parent_path)
         if not directory.is_done():
@@ -157,10 +183,12 @@ def build_untrained_agent(spec: JobSpec, environment: Environment, device: str) 
     return _of_phase(_pretraining_agent(spec, environment, device), spec, environment, device)
 
 
-def _pretraining_agent(spec: JobSpec, environment: Environment, device: str) -> Agent:
+def _pretraining_agent(
+    spec: JobSpec, environment: Environment, device: str, data: DataStatistics | None = None
+) -> Agent:
     description = load_agent(spec.agent)
     # An agent that was pretrained on data has no exploration policy in its snapshots.
-    context = replace(_context(spec, environment, device), collects=not spec.protocol.pretrain_updates)
+    context = replace(_context(spec, environment, device), collects=not spec.protocol.pretrain_updates, data=data)
     return description.build(context, description.config.model_validate(spec.agent_config))
 
 
@@ -175,6 +203,6 @@ def _context(spec: JobSpec, environment: Environment, device: str) -> AgentConte
         action_dim=environment.action_dim,
         action_repeat=spec.action_repeat,
         seed=spec.seed,
-        ends_early=suite_of(spec).domain(spec.domain).ends_early,
+        ends_early=episodes_end_early(spec),
         device=device,
     )
