@@ -7,6 +7,8 @@ from .core.interfaces import (
     AgentContext as AgentContext,
     AgentSpec as AgentSpec,
     Array as Array,
+    Batch as Batch,
+    DataStatistics as DataStatistics,
     DrawnEnvironment as DrawnEnvironment,
     Environment as Environment,
     GoalEnvironment as GoalEnvironment,
@@ -25,7 +27,9 @@ from .core.registry import (
 )
 from .core.seeding import derive_seed as derive_seed, stream as stream
 from .core.types import (
+    ArrayFormat as ArrayFormat,
     Domain as Domain,
+    EpisodeFormat as EpisodeFormat,
     GoalSets as GoalSets,
     ImageFormat as ImageFormat,
     Job as Job,

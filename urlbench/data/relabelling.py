@@ -53,11 +53,11 @@ def relabel(
     """
     original = find_dataset(root, domain, collection)
     index, files = original.index, []
-    check_task(domain, task, index.suite)
     if "physics" not in index.arrays:
         raise UserError(
             f"{original.folder} holds no physics, from which rewards are computed; choose another data set."
         )
+    check_task(domain, task, index.suite)
     name = f"{collection}-{task}"
     folder = dataset_folder(root, domain, name)
     if (folder / INDEX_NAME).exists():
