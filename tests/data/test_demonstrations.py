@@ -23,8 +23,12 @@ from urlbench.training.assembly import build_agent, build_environment, suite_of
 from urlbench.training.checkpoint import snapshot_path
 
 torch.set_num_threads(1)
-load_plugin(PLUGIN)
 SUITE = "toy-demonstrations"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> None:
+    load_plugin(PLUGIN)
 
 
 @pytest.fixture
@@ -151,7 +155,7 @@ def test_only_agents_that_ask_are_told_statistics(
     reads: list[str] = []
     read = Dataset.read
     monkeypatch.setattr(Dataset, "read", lambda self, file: reads.append(file.name) or read(self, file))
-    for agent, files in (("toy-early", 0), ("toy-scaled", 6)):
+    for agent, files in (("toy-plain", 0), ("toy-scaled", 6)):
         (job, _), (tuning, _) = planned(tmp_path, agent)
         built: Any
         built, _ = build_agent(job, build_environment(job.spec), tmp_path, "cpu")

@@ -1,11 +1,12 @@
 """A suite that pretrains from recorded demonstrations of other arrays and lengths than ExORL's, for `--plugin`.
 
 Suite `toy-demonstrations` is `toy-early` pretrained from episodes without physics that have the `target` of each entry
-in an array of its own, and end when they are there. Agent `toy-scaled` learns from it too, and scales observations by
-the statistics of the data, which it keeps for its fine-tuning.
+in an array of its own, and end when they are there. Agent `toy-plain` is `toy-early`; `toy-scaled` also learns from the
+targets, and scales observations by the statistics of the data, which it keeps for its fine-tuning.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,5 @@ DEMONSTRATIONS = Suite.model_validate(
 
 if __name__ == "urlbench_plugin_toy_demonstrations":
     register_suite(DEMONSTRATIONS)
-    register_agent(AGENT)
-    register_agent(
-        type(AGENT)(
-            **{**vars(AGENT), "name": "toy-scaled", "build": ScaledAgent, "wants_data_statistics": True},
-        )
-    )
+    register_agent(replace(AGENT, name="toy-plain"))
+    register_agent(replace(AGENT, name="toy-scaled", build=ScaledAgent, wants_data_statistics=True))

@@ -110,6 +110,7 @@ class EarlyAgent(Agent):
 
     def __init__(self, context: AgentContext, config: EarlyConfig) -> None:
         self.context, self.config, self.schedule = context, config, config.schedule
+        self.batch_names = tuple(config.schedule.batches)
         self.recorded = {"skill": (1,)} if context.collects else {}
         self._generator = torch.Generator().manual_seed(derive_seed(context.seed, "toy-early"))
         self.model = torch.nn.Linear(2, 4)

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from toy_runs import StopAt, assert_same_run, kill_until_done, run, toy_jobs, to
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Batch, Schedule
-from urlbench.core.registry import load_plugin, load_suite
+from urlbench.core.registry import load_suite
 from urlbench.core.types import Job
 from urlbench.runs.store import RunDirectory, read_jsonl
-from urlbench.training.assembly import build_environment, build_untrained_agent, check_windows
+from urlbench.training.assembly import build_environment, build_untrained_agent, check_schedule
 from urlbench.training.checkpoint import snapshot_path
 
 torch.set_num_threads(1)
@@ -144,13 +145,30 @@ def test_windows_longer_than_every_episode_are_refused_before_the_run(tmp_path: 
     with pytest.raises(UserError, match=message):
         run(tmp_path, job, directory)
     assert not directory.train_file.exists()
-    check_windows(job.spec, Schedule(batch_length=21))
-    check_windows(job.spec, Schedule(batch_length=22, update_every_frames=None))
-    check_windows(job.spec, Schedule(batch_length=99, batches={"skills": Batch(size=1, length=6, stride=4)}))
-    with pytest.raises(UserError, match="at least 21 steps"):
-        check_windows(job.spec, Schedule(batches={"skills": Batch(size=1, length=7, stride=4)}))
-    early, _ = jobs(tmp_path)
-    check_windows(early[0].spec, Schedule(batch_length=99))
+
+
+class Scheduled(SimpleNamespace):
+    """As much of an agent as is looked at."""
+
+    def __init__(self, batch_names: tuple[str, ...] = (), **settings: Any) -> None:
+        super().__init__(batch_names=batch_names, schedule=Schedule(**settings))
+
+
+def test_schedules_must_fit_the_agent_and_the_episodes(tmp_path: Path) -> None:
+    (fixed, _), _ = toy_jobs(tmp_path)
+    (early, _), _ = jobs(tmp_path)
+    strides = {length: {"skills": Batch(size=1, length=length, stride=4)} for length in (6, 7)}
+    check_schedule(fixed.spec, Scheduled(batch_length=21))
+    check_schedule(fixed.spec, Scheduled(batch_length=22, update_every_frames=None))
+    check_schedule(fixed.spec, Scheduled(("skills",), batch_length=99, batches=strides[6]))
+    check_schedule(early.spec, Scheduled(batch_length=99))
+    for scheduled in (Scheduled(batch_length=22), Scheduled(("skills",), batches=strides[7])):
+        with pytest.raises(UserError, match="at least 21 steps"):
+            check_schedule(fixed.spec, scheduled)
+    with pytest.raises(UserError, match=r"learns from these batches: one without a name; .* asks for these: skills"):
+        check_schedule(fixed.spec, Scheduled(batches=strides[6]))
+    with pytest.raises(UserError, match=r"learns from these batches: model, skills; .* asks for these: skills"):
+        check_schedule(fixed.spec, Scheduled(("skills", "model"), batches=strides[6]))
 
 
 @pytest.mark.parametrize(
@@ -179,6 +197,3 @@ def test_episodes_that_are_not_as_the_suite_says_end_the_run(
     else:
         with pytest.raises(UserError, match=message):
             run(tmp_path, job, directory)
-
-
-load_plugin(PLUGIN)

@@ -296,10 +296,13 @@ class Agent(ABC):
 
     Attributes:
         schedule: when the runner calls `update`, and on what batches.
-        recorded: shape of each float32 array that its actors have the replay keep with every entry, by name.
+        batch_names: of the schedule's `batches`, if it learns from such.
+        recorded: shape of each float32 array that its actors have the replay keep with every entry, by name; in a
+            pretraining from data, of what it takes of theirs besides observations, actions, rewards and discounts.
     """
 
     schedule: Schedule
+    batch_names: tuple[str, ...] = ()
     recorded: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, DataStatistics, Environment, Precision, Schedule
+from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, DataStatistics, Environment, Precision
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
 from urlbench.core.types import Job, JobSpec, Suite
@@ -103,12 +103,21 @@ def check_budgets(spec: JobSpec) -> None:
             raise UserError(f"{name} {frames} is not a multiple of the action repeat {spec.action_repeat}.")
 
 
-def check_windows(spec: JobSpec, schedule: Schedule) -> None:
-    """UserError if episodes, all of one length, are shorter than an agent's windows: it would never learn."""
-    domain = suite_of(spec).domain(spec.domain)
-    steps = domain.max_episode_frames // spec.action_repeat
-    if episodes_end_early(spec) or schedule.update_every_frames is None:
+def check_schedule(spec: JobSpec, agent: Agent) -> None:
+    """UserError if an agent would not get the batches it learns from, or none, as of episodes that are too short."""
+    schedule, domain = agent.schedule, suite_of(spec).domain(spec.domain)
+    if schedule.batches.keys() != set(agent.batch_names):
+        asked, learns = (
+            ", ".join(sorted(names)) or "one without a name" for names in (schedule.batches, agent.batch_names)
+        )
+        raise UserError(
+            f"agent {spec.agent!r} learns from these batches: {learns}; and its schedule asks for these: {asked}; "
+            "correct its schedule.batches."
+        )
+    # Data are looked at when they are there.
+    if is_offline(spec) or domain.ends_early or schedule.update_every_frames is None:
         return
+    steps = domain.max_episode_frames // spec.action_repeat
     for batch in schedule.sampled.values():
         if batch.least_steps > steps:
             raise UserError(

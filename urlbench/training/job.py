@@ -21,8 +21,8 @@ from urlbench.training.assembly import (
     build_agent,
     build_environment,
     check_budgets,
+    check_schedule,
     check_versions,
-    check_windows,
     episodes_end_early,
     is_offline,
     precision_of,
@@ -116,6 +116,8 @@ def run_job(
         # Both from the run's seed, as published.
         played = build_environment(job.spec) if job.spec.phase == "finetune" else environment
         agent, parent = build_agent(job, environment, runs_root, device, partial(_leave_if_asked, stop))
+        if job.spec.phase != "search":
+            check_schedule(job.spec, agent)
         with open_player(job, played, device, env_workers) as player:
             start: _Start
             if job.spec.phase == "search":
@@ -123,7 +125,6 @@ def run_job(
             elif is_offline(job.spec):
                 start = _offline(job, directory, environment, agent, stop)
             else:
-                check_windows(job.spec, agent.schedule)
                 tuning = job.spec.phase == "finetune"
                 evaluation = FinetuningEvaluation(job.spec, played, player) if tuning else None
                 start = _training(job, directory, environment, agent, evaluation, recordings)
