@@ -177,6 +177,7 @@ SUITE = Suite(
         )
         for preset, frames in (("paper", 400), ("smoke", 120))
     },
+    score="normalised_return",
     normaliser=Normaliser(name="toy-early", version=1, source="made up", references=dict.fromkeys(PLACES, 1.0)),
     environment=f"{__name__}:make_environment",
     packages=("numpy",),
@@ -195,6 +196,7 @@ SEARCH = SUITE.model_copy(
                 search=Search(found_reward=1.0, skill_steps=3),
             )
         },
+        "score": "goals_found",
         "normaliser": None,
         "pretrained_in": "toy-early",
     }

@@ -74,6 +74,14 @@ class GoalEnvironment(Environment, TypingProtocol):
         """The goal, by its place in the set, of all episodes from the next reset on; None draws one at each reset."""
 
 
+@runtime_checkable
+class JudgedEnvironment(Environment, TypingProtocol):
+    """An environment that tells how an episode went, besides its rewards; suites whose score needs that have one."""
+
+    def outcome(self) -> Mapping[str, float]:
+        """Of the episode that has ended: `success`, 1 or 0, or `completed`, a number of sub-tasks, or both."""
+
+
 class PhysicsEnvironment(Environment, TypingProtocol):
     """An environment whose physics can be read and set; data sets hold the states of its physics."""
 
@@ -364,6 +372,9 @@ class AgentSpec:
         build: makes the pretraining agent (or, if `pretrains` is False, the one `for_finetuning` is asked of).
         image: what it wants to see of pixel suites.
         looks: False for agents that ignore observations: nothing is rendered for them.
+        pretrained_as: name of the agent whose pretraining it starts from; None for its own.
+        finetuning_settings: dotted configuration keys that no pretraining reads, so that agents and settings which
+            differ in nothing else share it. A key of a nested configuration stands for all below it.
         wants_data_statistics: their context has `data`, for which a data set is read once more.
     """
 
@@ -377,4 +388,6 @@ class AgentSpec:
     presets: Mapping[str, Mapping[str, Any]]
     image: ImageFormat = DEFAULT_IMAGE
     looks: bool = True
+    pretrained_as: str | None = None
+    finetuning_settings: tuple[str, ...] = ()
     wants_data_statistics: bool = False

@@ -9,11 +9,21 @@ from typing import Any
 
 import torch
 
+from urlbench.core.config import pretraining_of
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, DataStatistics, Environment, Precision
+from urlbench.core.interfaces import (
+    Agent,
+    AgentConfig,
+    AgentContext,
+    DataStatistics,
+    Environment,
+    JudgedEnvironment,
+    Precision,
+)
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
-from urlbench.core.types import Job, JobSpec, Suite
+from urlbench.core.requirements import check_requirements
+from urlbench.core.types import OUTCOMES, Job, JobSpec, Suite
 from urlbench.episodes.datasets import Dataset
 from urlbench.episodes.statistics import data_statistics
 from urlbench.runs.store import RunDirectory
@@ -83,6 +93,7 @@ def keep_freed_memory() -> None:
 def check_versions(spec: JobSpec) -> None:
     """UserError if the suite or its packages are not those that the job's identity names."""
     suite = suite_of(spec)
+    check_requirements(suite)
     if suite.full_name != spec.suite:
         raise UserError(f"the run is of suite {spec.suite} and {suite.full_name} is installed; plan it again.")
     for package, version in spec.versions.items():
@@ -101,6 +112,21 @@ def check_budgets(spec: JobSpec) -> None:
     for name, frames in values.items():
         if frames % spec.action_repeat:
             raise UserError(f"{name} {frames} is not a multiple of the action repeat {spec.action_repeat}.")
+
+
+def check_outcome(spec: JobSpec, environment: Environment) -> None:
+    """UserError if the environment does not tell of an episode what the score of the job's suite needs."""
+    suite = suite_of(spec)
+    if suite.score in OUTCOMES and not isinstance(environment, JudgedEnvironment):
+        raise not_told(suite)
+
+
+def not_told(suite: Suite) -> UserError:
+    """The error of a suite whose environment does not tell how an episode went."""
+    return UserError(
+        f"suite {suite.full_name} has score {suite.score}, and its environment does not tell {OUTCOMES[suite.score]!r} "
+        "of an episode; give it an outcome() that does, or declare another score."
+    )
 
 
 def check_schedule(spec: JobSpec, agent: Agent) -> None:
@@ -166,8 +192,10 @@ def build_agent(
 
 
 def _another_pretraining(job: Job, found: Job) -> str:
-    shared = ("agent", "agent_config", "domain", "observation", "seed", "versions")
-    differing = [name for name in shared if getattr(found.spec, name) != getattr(job.spec, name)]
+    maker, settings = pretraining_of(load_agent(job.spec.agent), job.spec.agent_config)
+    wanted = {name: getattr(job.spec, name) for name in ("domain", "observation", "seed", "versions")}
+    wanted = {"agent": maker.name, "agent_config": settings, **wanted}
+    differing = [name for name, value in wanted.items() if getattr(found.spec, name) != value]
     return (
         f"{job.parent_path} holds another pretraining than the one this run starts from ({found.id}, not "
         f"{job.spec.parent}; it differs in {', '.join(differing) or 'its protocol or data'}); put the right one there, "

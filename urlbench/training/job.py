@@ -21,6 +21,7 @@ from urlbench.training.assembly import (
     build_agent,
     build_environment,
     check_budgets,
+    check_outcome,
     check_schedule,
     check_versions,
     episodes_end_early,
@@ -113,6 +114,7 @@ def run_job(
         check_versions(job.spec)
         check_budgets(job.spec)
         environment = build_environment(job.spec)
+        check_outcome(job.spec, environment)
         # Both from the run's seed, as published.
         played = build_environment(job.spec) if job.spec.phase == "finetune" else environment
         agent, parent = build_agent(job, environment, runs_root, device, partial(_leave_if_asked, stop))

@@ -210,15 +210,16 @@ class TrainingLoop(LearningLoop):
         return periodic and self.frame % self._spec.protocol.eval_every_frames == 0
 
     def _evaluate(self) -> None:
-        """Undiscounted returns of whole episodes with deterministic actions; training is left as it was."""
+        """Play whole episodes with deterministic actions; training is left as it was."""
         assert self._evaluation is not None, "fine-tuning needs to be evaluated"
         try:
-            returns = self._evaluation.returns(self._agent, self.frame, self._tick)
+            episodes = self._evaluation.play(self._agent, self.frame, self._tick)
         except _StopAsked:
             self._interrupt()
+        returns = episodes["returns"]
         if not np.all(np.isfinite(returns)):
             raise UserError(f"an evaluation at frame {self.frame} gave the returns {returns}.")
-        row = {"frame": self.frame, "task": self._spec.task, "returns": returns, "mean": float(np.mean(returns))}
+        row = {"frame": self.frame, "task": self._spec.task, **episodes, "mean": float(np.mean(returns))}
         append_jsonl(self._directory.eval_file, row)
         self._evaluation_start = self._evaluation.random_state()
 
