@@ -14,6 +14,8 @@ from .core.interfaces import (
     AgentContext as AgentContext,
     AgentSpec as AgentSpec,
     Array as Array,
+    Batch as Batch,
+    DataStatistics as DataStatistics,
     DrawnEnvironment as DrawnEnvironment,
     Environment as Environment,
     GoalEnvironment as GoalEnvironment,
@@ -38,7 +40,9 @@ from .core.seeding import (
     stream as stream,
 )
 from .core.types import (
+    ArrayFormat as ArrayFormat,
     Domain as Domain,
+    EpisodeFormat as EpisodeFormat,
     GoalSets as GoalSets,
     ImageFormat as ImageFormat,
     Normaliser as Normaliser,

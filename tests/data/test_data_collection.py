@@ -15,7 +15,7 @@ from toy_runs import StopAt
 from urlbench.core.errors import UserError
 from urlbench.data.collection import CollectionRequest, collect
 from urlbench.episodes.datasets import Dataset
-from urlbench.episodes.format import FORMATS
+from urlbench.episodes.format import format_of
 from urlbench.runs.store import read_jsonl
 
 torch.set_num_threads(1)
@@ -44,7 +44,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.mark.parametrize("domain", ["walker", "jaco"])
 def test_files_and_index_are_in_exorl_format(reference: Dataset, tmp_path: Path, domain: str) -> None:
     dataset = reference if domain == "walker" else collect_random(tmp_path, domain, 300)
-    index, expected = dataset.index, FORMATS[domain]
+    index, expected = dataset.index, format_of(domain)
+    assert expected.length is not None
     # What was asked for is rounded up to whole episodes.
     assert [file.name for file in index.files] == [f"episode_00000{one}_{expected.length}.npz" for one in range(2)]
     assert (index.transitions, index.relabelled) == (2 * expected.length, False)
@@ -56,7 +57,7 @@ def test_files_and_index_are_in_exorl_format(reference: Dataset, tmp_path: Path,
     for path in dataset.buffer.iterdir():
         arrays = load(path)
         shapes = {key: array.shape for key, array in arrays.items()}
-        assert shapes == {key: (expected.length + 1, *shape) for key, shape in expected.shapes().items()}
+        assert shapes == {key: (expected.length + 1, *values.shape) for key, values in expected.arrays.items()}
         types = {key: array.dtype.name for key, array in arrays.items()}
         assert types == {key: "float64" if key == "physics" else "float32" for key in arrays}
         assert not arrays["action"][0].any()

@@ -13,8 +13,8 @@ from urlbench.core.errors import UserError
 from urlbench.core.registry import load_suite, names
 from urlbench.data.physics_replay import offline_environment
 from urlbench.episodes.datasets import Dataset, dataset_folder, find_dataset
-from urlbench.episodes.format import FORMATS
 from urlbench.runs.plan import PlanRequest, make_plan
+from urlbench.suites.dmc.recorded import EPISODES
 
 
 def request(root: Path, **changes: object) -> PlanRequest:
@@ -148,12 +148,12 @@ def test_the_paper_protocol_is_the_published_one() -> None:
     assert (paper.eval_every_frames, paper.eval_episodes) == (urlb.eval_every_frames, urlb.eval_episodes)
 
 
-@pytest.mark.parametrize("domain", FORMATS)
+@pytest.mark.parametrize("domain", EPISODES)
 def test_formats_are_those_of_the_environments(domain: str) -> None:
-    environment, expected = offline_environment(domain), FORMATS[domain]
-    assert environment.observation_shape == (expected.observation,)
-    assert environment.action_dim == expected.action
-    assert environment.physics_state().shape == (expected.physics,)
+    environment, expected = offline_environment(domain), EPISODES[domain]
+    assert environment.observation_shape == expected.arrays["observation"].shape
+    assert (environment.action_dim,) == expected.arrays["action"].shape
+    assert environment.physics_state().shape == expected.arrays["physics"].shape
     assert environment.physics.model.nq == expected.positions  # type: ignore[attr-defined]
     assert load_suite("urlb-offline").domain(domain).max_episode_frames == expected.length
 

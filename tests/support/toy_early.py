@@ -1,8 +1,9 @@
 """A suite whose episodes end early and an agent that minds it, for `--plugin`; both run in milliseconds.
 
 Suite `toy-early`: a point on a line is pushed to a place, where the episode terminates with a reward of 1; without that
-its time is over after 20 frames. Agent `toy-early` learns a linear model of the entries that are there, from one batch
-or from several, and acts by a skill that it draws every `SKILL_STEPS` steps and has recorded.
+its time is over after 20 frames. `toy-early-search` looks for the place. Agent `toy-early` learns a linear model of the
+entries that are there, from one batch or from several, and acts by a skill that it draws every `SKILL_STEPS` steps and
+has recorded.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import torch
 from urlbench.core.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, Schedule, TimeStep
 from urlbench.core.registry import register_agent, register_suite
 from urlbench.core.seeding import derive_seed
-from urlbench.core.types import Domain, Normaliser, Protocol, Spec, Suite, Task
+from urlbench.core.types import Domain, Normaliser, Protocol, Search, Spec, Suite, Task
 
 PLUGIN = str(Path(__file__).resolve())
 EPISODE_FRAMES, SKILL_STEPS = 20, 4
@@ -109,6 +110,7 @@ class EarlyAgent(Agent):
 
     def __init__(self, context: AgentContext, config: EarlyConfig) -> None:
         self.context, self.config, self.schedule = context, config, config.schedule
+        self.batch_names = tuple(config.schedule.batches)
         self.recorded = {"skill": (1,)} if context.collects else {}
         self._generator = torch.Generator().manual_seed(derive_seed(context.seed, "toy-early"))
         self.model = torch.nn.Linear(2, 4)
@@ -180,6 +182,25 @@ SUITE = Suite(
     environment=f"{__name__}:make_environment",
     packages=("numpy",),
 )
+SEARCH = SUITE.model_copy(
+    update={
+        "name": "toy-early-search",
+        "description": "a place on a line, to be found by agents pretrained in toy-early",
+        "protocols": {
+            "smoke": Protocol(
+                preset="smoke",
+                description="tiny",
+                pretrain_frames=120,
+                snapshots=(60, 120),
+                eval_episodes=12,
+                search=Search(found_reward=1.0, skill_steps=3),
+            )
+        },
+        "score": "goals_found",
+        "normaliser": None,
+        "pretrained_in": "toy-early",
+    }
+)
 AGENT = AgentSpec(
     name="toy-early",
     description="learns a linear model of the entries that are there",
@@ -193,4 +214,5 @@ AGENT = AgentSpec(
 
 if __name__ == "urlbench_plugin_toy_early":
     register_suite(SUITE)
+    register_suite(SEARCH)
     register_agent(AGENT)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from urlbench.core.registry import load_plugin, load_suite, register_suite
-from urlbench.core.types import Protocol, Suite
-from urlbench.episodes.datasets import ArrayFormat, DatasetIndex, Origin, describe_file, episode_files, write_index
+from urlbench.core.types import ArrayFormat, Protocol, Suite
+from urlbench.episodes.datasets import DatasetIndex, Origin, describe_file, episode_files, write_index
 from urlbench.episodes.replay import Replay
 
 FOLDER = Path(__file__).parent.resolve()

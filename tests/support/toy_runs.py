@@ -79,6 +79,7 @@ def toy_jobs(
     overrides: tuple[str, ...] = (),
     seed: int = 0,
     plugin: str = str(PLUGIN),
+    data: Path = Path("data"),
 ) -> tuple[tuple[Job, RunDirectory], tuple[Job, RunDirectory]]:
     """A pretraining and a fine-tuning that starts from it, both prepared."""
     request = PlanRequest(
@@ -89,6 +90,7 @@ def toy_jobs(
         preset=preset,
         overrides=overrides,
         plugins=(plugin,),
+        data=str(data),
     )
     store = RunStore(root)
     pretraining, finetuning = make_plan(request).jobs

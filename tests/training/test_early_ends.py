@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from urlbench.core.interfaces import Batch, Schedule
 from urlbench.core.jobs import Job
 from urlbench.core.registry import load_plugin, load_suite
 from urlbench.runs.store import RunDirectory, read_jsonl
-from urlbench.training.assembly import build_environment, build_untrained_agent, check_windows
+from urlbench.training.assembly import build_environment, build_untrained_agent, check_schedule
 from urlbench.training.checkpoint import snapshot_path
 
 torch.set_num_threads(1)
@@ -113,12 +114,23 @@ def test_kill_9_at_random_moments(reference: tuple[tuple[str, ...], Runs], tmp_p
     assert_same_run(pretraining, expected[0][1])
 
 
-def test_several_processes_evaluate_to_the_same(reference: tuple[tuple[str, ...], Runs], tmp_path: Path) -> None:
-    overrides, expected = reference
-    pretraining, finetuning = jobs(tmp_path, *overrides)
-    run(tmp_path, *pretraining)
-    assert run(tmp_path, *finetuning, env_workers=2) == "done"
-    assert_same_run(finetuning[1], expected[1][1])
+def test_searches_continue_and_count_the_steps_of_each_episode(tmp_path: Path) -> None:
+    played = []
+    for name, options in (("whole", {}), ("cut", {"stop": StopAt(90)}), ("processes", {"env_workers": 2})):
+        root = tmp_path / name
+        pretraining, (job, directory) = toy_jobs(
+            root, suite="toy-early-search", task="line_left", agent="toy-early", plugin=PLUGIN
+        )
+        run(root, *pretraining)
+        assert run(root, job, directory, **options) == ("interrupted" if name == "cut" else "done")
+        assert run(root, job, directory) == "done"
+        played.append(directory.eval_file.read_bytes())
+        rows = read_jsonl(directory.eval_file)
+        assert [len(row["steps"]) for row in rows] == [10, 2]
+        for steps, found in ((s, f) for row in rows for s, f in zip(row["steps"], row["found"], strict=True)):
+            assert found or steps == EPISODE_FRAMES
+        assert any(steps < EPISODE_FRAMES for row in rows for steps in row["steps"])
+    assert played[0] == played[1] == played[2]
 
 
 def test_agents_are_told_whether_episodes_end_early(tmp_path: Path) -> None:
@@ -138,13 +150,30 @@ def test_windows_longer_than_every_episode_are_refused_before_the_run(tmp_path: 
     with pytest.raises(UserError, match=message):
         run(tmp_path, job, directory)
     assert not directory.train_file.exists()
-    check_windows(job.spec, Schedule(batch_length=21))
-    check_windows(job.spec, Schedule(batch_length=22, update_every_frames=None))
-    check_windows(job.spec, Schedule(batch_length=99, batches={"skills": Batch(size=1, length=6, stride=4)}))
-    with pytest.raises(UserError, match="at least 21 steps"):
-        check_windows(job.spec, Schedule(batches={"skills": Batch(size=1, length=7, stride=4)}))
-    early, _ = jobs(tmp_path)
-    check_windows(early[0].spec, Schedule(batch_length=99))
+
+
+class Scheduled(SimpleNamespace):
+    """As much of an agent as is looked at."""
+
+    def __init__(self, batch_names: tuple[str, ...] = (), **settings: Any) -> None:
+        super().__init__(batch_names=batch_names, schedule=Schedule(**settings))
+
+
+def test_schedules_must_fit_the_agent_and_the_episodes(tmp_path: Path) -> None:
+    (fixed, _), _ = toy_jobs(tmp_path)
+    (early, _), _ = jobs(tmp_path)
+    strides = {length: {"skills": Batch(size=1, length=length, stride=4)} for length in (6, 7)}
+    check_schedule(fixed.spec, Scheduled(batch_length=21))
+    check_schedule(fixed.spec, Scheduled(batch_length=22, update_every_frames=None))
+    check_schedule(fixed.spec, Scheduled(("skills",), batch_length=99, batches=strides[6]))
+    check_schedule(early.spec, Scheduled(batch_length=99))
+    for scheduled in (Scheduled(batch_length=22), Scheduled(("skills",), batches=strides[7])):
+        with pytest.raises(UserError, match="at least 21 steps"):
+            check_schedule(fixed.spec, scheduled)
+    with pytest.raises(UserError, match=r"learns from these batches: one without a name; .* asks for these: skills"):
+        check_schedule(fixed.spec, Scheduled(batches=strides[6]))
+    with pytest.raises(UserError, match=r"learns from these batches: model, skills; .* asks for these: skills"):
+        check_schedule(fixed.spec, Scheduled(("skills", "model"), batches=strides[6]))
 
 
 @pytest.mark.parametrize(

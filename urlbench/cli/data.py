@@ -15,9 +15,10 @@ from urlbench.cli.options import (
     OverrideOption,
     PluginOption,
     ThreadsOption,
+    load_plugins,
 )
 from urlbench.core.errors import UserError
-from urlbench.core.exorl import BASE_URL
+from urlbench.core.exorl import BASE_URL, MAIN_METHOD, suite_name
 
 app = typer.Typer(
     name="data",
@@ -80,12 +81,14 @@ def verify(
     collection: Annotated[str | None, typer.Option("--collection", help="Name of the collection.")] = None,
     data: DataOption = Path("data"),
     episodes: Annotated[int, typer.Option("--episodes", help="How many the simulator replays.", min=1)] = 5,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a data set: files, numbers, and its physics against the simulator. Exit code 1 if anything is wrong."""
     from urlbench.data.verification import verify as verify_data
     from urlbench.episodes.datasets import Dataset, find_dataset
 
+    load_plugins(plugin)
     if path is not None and domain is None and collection is None:
         dataset = Dataset(path)
     elif path is None and domain is not None and collection is not None:
@@ -108,17 +111,20 @@ def verify(
 @app.command("import")
 def import_command(
     folder: Annotated[Path, typer.Argument(help="a folder of episodes, such as an unpacked archive of ExORL")],
-    domain: DomainOption,
+    domain: Annotated[str, typer.Option("--domain", help="Of the suite, such as walker.")],
     collection: CollectionOption,
     data: DataOption = Path("data"),
+    suite: Annotated[str, typer.Option("--suite", help="It says what episodes look like.")] = suite_name(MAIN_METHOD),
     task: Annotated[str | None, typer.Option("--task", help="Whose rewards are stored, if you know it.")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Take a folder of episodes as a data set: links its files (or copies them to another disk) and indexes them."""
     from urlbench.data.importing import import_folder
 
+    load_plugins(plugin)
     with _Display() as display:
         indexing = display.counter("indexing", "files", None)
-        dataset = import_folder(folder, data, domain, collection, task=task, advance=indexing)
+        dataset = import_folder(folder, data, domain, collection, suite=suite, task=task, advance=indexing)
     _announce(dataset.folder)
 
 
@@ -128,11 +134,13 @@ def relabel(
     collection: CollectionOption,
     task: Annotated[str, typer.Option("--task", help="Whose rewards to compute, such as walker_flip.")],
     data: DataOption = Path("data"),
+    plugin: PluginOption = None,
 ) -> None:
     """Compute the rewards of a task from the stored physics, as a new data set called COLLECTION-TASK."""
     from urlbench.data.relabelling import relabel as relabel_data
     from urlbench.episodes.datasets import find_dataset
 
+    load_plugins(plugin)
     count = len(find_dataset(data, domain, collection).index.files)
     with _Display() as display:
         relabelling = display.counter("relabelling", "files", count)

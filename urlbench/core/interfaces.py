@@ -222,6 +222,23 @@ class Schedule(Spec):
 
 
 @dataclass(frozen=True)
+class DataStatistics:
+    """What is known of a data set before an agent learns from it.
+
+    Attributes:
+        transitions: how many there are.
+        observation_mean: of each number of an observation, float32; so are the others.
+        action_mean: without the zeros of the resets.
+    """
+
+    transitions: int
+    observation_mean: Array
+    observation_std: Array
+    action_mean: Array
+    action_std: Array
+
+
+@dataclass(frozen=True)
 class AgentContext:
     """What an agent is told about where it will live.
 
@@ -230,6 +247,8 @@ class AgentContext:
         seed: of the run; agents derive their streams from it by name.
         collects: False for pretraining from a fixed data set, where no exploration policy is needed.
         ends_early: episodes may end before their longest, so windows of them have a `mask` and discounts may be 0.
+        data: of the data set that is pretrained on, if the agent's spec asks for it. None in later phases: what they
+            need of it is part of the state.
         device: a torch device string.
     """
 
@@ -240,6 +259,7 @@ class AgentContext:
     seed: int
     collects: bool = True
     ends_early: bool = False
+    data: DataStatistics | None = None
     device: str = "cpu"
 
 
@@ -285,10 +305,13 @@ class Agent(ABC):
 
     Attributes:
         schedule: when the runner calls `update`, and on what batches.
-        recorded: shape of each float32 array that its actors have the replay keep with every entry, by name.
+        batch_names: of the schedule's `batches`, if it learns from such.
+        recorded: shape of each float32 array that its actors have the replay keep with every entry, by name; in a
+            pretraining from data, of what it takes of theirs besides observations, actions, rewards and discounts.
     """
 
     schedule: Schedule
+    batch_names: tuple[str, ...] = ()
     recorded: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
     @abstractmethod
@@ -360,6 +383,7 @@ class AgentSpec:
         pretrained_as: name of the agent whose pretraining it starts from; None for its own.
         finetuning_settings: dotted configuration keys that no pretraining reads, so that agents and settings which
             differ in nothing else share it. A key of a nested configuration stands for all below it.
+        wants_data_statistics: their context has `data`, for which a data set is read once more.
     """
 
     name: str
@@ -374,3 +398,4 @@ class AgentSpec:
     looks: bool = True
     pretrained_as: str | None = None
     finetuning_settings: tuple[str, ...] = ()
+    wants_data_statistics: bool = False

@@ -67,6 +67,39 @@ class Task(Spec):
     transfer: Transfer | None = None
 
 
+class ArrayFormat(Spec):
+    """An array of a recorded episode: [transitions + 1, *shape]."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class EpisodeFormat(Spec):
+    """What recorded episodes look like: arrays with a row for the reset and one for each transition.
+
+    Attributes:
+        arrays: by key; files may hold more. What is float64 may also be stored as float32.
+        length: transitions of each; None if they vary, and terminations may end them.
+        positions: how many of the numbers of `physics` are positions; 0 without physics.
+        observed_physics: lazy `module:function` that picks from observations [T, O] and physics [T, P], both float64,
+            numbers [T, N] that must be equal; None if no observation is a number of the physics.
+    """
+
+    arrays: dict[str, ArrayFormat]
+    length: int | None = Field(default=None, gt=0)
+    positions: int = Field(default=0, ge=0)
+    observed_physics: str | None = None
+
+    @model_validator(mode="after")
+    def _arrays_fit(self) -> "EpisodeFormat":
+        needed = {"observation", "action", "reward", "discount"}
+        if missing := sorted(needed - self.arrays.keys()):
+            raise ValueError(f"episodes need arrays of {', '.join(missing)}")
+        if bool(self.positions) != ("physics" in self.arrays):
+            raise ValueError("positions are counted if, and only if, there is an array of physics")
+        return self
+
+
 class Domain(Spec):
     """One body and its tasks.
 
@@ -75,12 +108,14 @@ class Domain(Spec):
             recorded and shown to no policy. None where there is no such pretraining.
         max_episode_frames: length of every episode, in frames, or of the longest if they end early.
         ends_early: episodes may end before that, by termination (discount 0) or because all is done.
+        data: what the episodes of its data sets look like; None if there are none to import or verify.
     """
 
     name: str
     primal_task: str | None = None
     max_episode_frames: int = Field(gt=0)
     ends_early: bool = False
+    data: EpisodeFormat | None = None
 
 
 class Search(Spec):

@@ -64,6 +64,7 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
     for plugin in request.plugins:
         load_plugin(plugin)
     length = format_of(request.domain).length
+    assert length is not None, "collections are of whole episodes, all of one length"
     if request.transitions <= 0:
         raise UserError(f"--transitions {request.transitions} asks for nothing; an episode has {length} of them.")
     if not 0 <= request.seed <= MAX_SEED:

@@ -30,6 +30,7 @@ def import_folder(
     domain: str,
     collection: str,
     *,
+    suite: str = exorl.suite_name(exorl.MAIN_METHOD),
     task: str | None = None,
     origin: Origin | None = None,
     advance: Callable[[int], None] = lambda files: None,
@@ -44,6 +45,7 @@ def import_folder(
         root: folder of all data sets.
         domain: of the episodes.
         collection: name of the method that collected them.
+        suite: name of the suite whose domain it is, and which says what the episodes look like.
         task: whose rewards are stored, if that is known.
         origin: where they come from; default the folder.
         advance: called with 1 after every file.
@@ -51,13 +53,13 @@ def import_folder(
     Raises:
         UserError: if the folder holds no such episodes, or if the data set is there already.
     """
-    expected, folder = format_of(domain), dataset_folder(root, domain, collection)
+    expected, folder = format_of(domain, suite), dataset_folder(root, domain, collection)
     if task is not None:
-        check_task(domain, task)
+        check_task(domain, task, suite)
     paths = episode_files(source / BUFFER_NAME) or episode_files(source)
     if not paths:
         raise UserError(
-            f"{source} holds no episodes: there is no file like episode_000000_{expected.length}.npz in it, "
+            f"{source} holds no episodes: there is no file like episode_000000_{expected.length or 100}.npz in it, "
             f"nor in {source / BUFFER_NAME}."
         )
     if (folder / INDEX_NAME).exists():
@@ -79,6 +81,7 @@ def import_folder(
         advance(1)
     assert arrays is not None, "there is at least one file"
     index = DatasetIndex(
+        suite=suite,
         domain=domain,
         collection=collection,
         origin=origin or Origin(kind="imported", source=str(source)),
@@ -90,10 +93,9 @@ def import_folder(
     return write_index(folder, index)
 
 
-def check_task(domain: str, task: str) -> None:
+def check_task(domain: str, task: str, suite: str) -> None:
     """UserError if `task` is none of the domain's."""
-    suite = load_suite(exorl.suite_name(exorl.MAIN_METHOD))
-    known = [one.name for one in suite.tasks if one.domain == domain]
+    known = [one.name for one in load_suite(suite).tasks if one.domain == domain]
     if task not in known:
         raise unknown_name("task", task, known, where=f"of domain {domain!r}")
 

@@ -33,9 +33,11 @@ steps must lead to positions that are off by at most `MOTION_SHARE` of the media
 `MOTION_FLOOR` (m or rad) where that is more."""
 
 
-def offline_environment(domain: str, task: str | None = None, seed: int = 0) -> PhysicsEnvironment:
+def offline_environment(
+    domain: str, task: str | None = None, seed: int = 0, *, suite_name: str = exorl.suite_name(exorl.MAIN_METHOD)
+) -> PhysicsEnvironment:
     """The environment of a data set, reset, with the rewards of `task` (default: the domain's primal task)."""
-    suite = load_suite(exorl.suite_name(exorl.MAIN_METHOD))
+    suite = load_suite(suite_name)
     check_requirements(suite)
     task = task or suite.domain(domain).primal_task
     assert task is not None, f"{suite.name} pretrains in every domain"
@@ -60,10 +62,10 @@ def replay_checks(dataset: Dataset, files: Sequence[EpisodeFile]) -> list[DataCh
     """
     index = dataset.index
     exact = recorded_here(index) and index.domain != "jaco"
-    environment = offline_environment(index.domain, index.task)
+    environment = offline_environment(index.domain, index.task, suite_name=index.suite)
     states, observations, rewards = Largest(), Largest(), Largest()
     misses, motions = [], []
-    positions = format_of(index.domain).positions
+    positions = format_of(index.domain, index.suite).positions
     for file in files:
         arrays = read_arrays((dataset.buffer / file.name).read_bytes(), file.name)
         following, observed = one_step_each(environment, arrays["physics"], arrays["action"])

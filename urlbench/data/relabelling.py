@@ -51,8 +51,13 @@ def relabel(
     Raises:
         UserError: if there is no such data set or task, or if the new data set is there already.
     """
-    check_task(domain, task)
     original = find_dataset(root, domain, collection)
+    index, files = original.index, []
+    if "physics" not in index.arrays:
+        raise UserError(
+            f"{original.folder} holds no physics, from which rewards are computed; choose another data set."
+        )
+    check_task(domain, task, index.suite)
     name = f"{collection}-{task}"
     folder = dataset_folder(root, domain, name)
     if (folder / INDEX_NAME).exists():
@@ -63,8 +68,7 @@ def relabel(
     except OSError as error:
         raise explained(error, buffer, "run the same command again") from error
     remove_temporaries(buffer)
-    environment = offline_environment(domain, task)
-    index, files = original.index, []
+    environment = offline_environment(domain, task, suite_name=index.suite)
     for file in index.files:
         target = buffer / file.name
         if not target.exists():

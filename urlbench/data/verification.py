@@ -1,4 +1,4 @@
-"""Checking a data set: its files against the index, their numbers, and their physics against the simulator."""
+"""Checking a data set: its files against the index, their numbers, and their physics, if any, against the simulator."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from urlbench.core.errors import UserError
+from urlbench.core.registry import load_attribute
 from urlbench.data.checks import DataCheck, Largest, problem_check
 from urlbench.data.physics_replay import replay_checks
 from urlbench.episodes.datasets import Dataset, EpisodeFile, episode_files
@@ -15,7 +16,6 @@ from urlbench.episodes.format import (
     format_of,
     format_problems,
     read_arrays,
-    state_entries,
 )
 
 ENTRY_TOLERANCE = 1e-5
@@ -41,6 +41,8 @@ def verify(
         files.check(file)
         advance(1)
     checks = files.checks()
+    if "physics" not in files.format.arrays:
+        return checks
     if all(check.result == "ok" for check in checks):
         return checks + replay_checks(dataset, spread(index.files, episodes))
     return [*checks, DataCheck(name="physics", result="skipped", detail="not replayed, because of the above")]
@@ -57,7 +59,7 @@ class _Files:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset, self._index = dataset, dataset.index
-        self._format = format_of(self._index.domain)
+        self.format = format_of(self._index.domain, self._index.suite)
         listed = {file.name for file in self._index.files}
         found = [path.name for path in episode_files(dataset.buffer)]
         self._content = [f"{name} is not in the index" for name in found if name not in listed]
@@ -81,29 +83,36 @@ class _Files:
         except UserError as error:
             self._shapes.append(str(error))
             return
-        problems = format_problems(arrays, file.length, self._format)
+        problems = format_problems(arrays, file.length, self.format)
         if not problems and array_formats(arrays) != self._index.arrays:
             problems = ["its arrays are not those of the index"]
         self._shapes += [f"{file.name} {problem}" for problem in problems]
         if problems:
             return
-        conventions = convention_problems(arrays, relabelled=self._index.relabelled)
+        conventions = convention_problems(arrays, self.format, relabelled=self._index.relabelled)
         self._values += [f"{file.name} {problem}" for problem in conventions]
-        observed, recorded = state_entries(self._index.domain, arrays["observation"], arrays["physics"])
+        if self.format.observed_physics is None:
+            return
+        pick = load_attribute(self.format.observed_physics)
+        observed, recorded = pick(*(arrays[key].astype(np.float64) for key in ("observation", "physics")))
         difference = np.abs(observed - recorded) / np.maximum(np.abs(recorded), 1)
         self._entries.update(difference.max(1), file.name)
 
     def checks(self) -> list[DataCheck]:
         """The outcomes."""
-        count = len(self._index.files)
-        domain, length = self._index.domain, self._format.length
-        return [
+        count, length, domain = len(self._index.files), self.format.length, self._index.domain
+        all_of = "keys, shapes and types" if length is None else f"keys, shapes, types and {length} transitions a file"
+        discounts = "no discount but the last is 0" if length is None else "every discount is 1"
+        checks = [
             problem_check("files", self._content, f"{count} files with the sizes and SHA-256 of the index"),
             problem_check(
                 "format",
                 self._shapes,
-                f"keys, shapes, types and {length} transitions a file, all finite, as in {domain}",
+                f"{all_of}, all finite, as in {domain}",
             ),
-            problem_check("resets", self._values, "row 0 of every file is a reset, and every discount is 1"),
-            self._entries.check("observations", ENTRY_TOLERANCE, "rows compared with the numbers of their physics"),
+            problem_check("resets", self._values, f"row 0 of every file is a reset, and {discounts}"),
         ]
+        if self.format.observed_physics is not None:
+            compared = "rows compared with the numbers of their physics"
+            checks.append(self._entries.check("observations", ENTRY_TOLERANCE, compared))
+        return checks

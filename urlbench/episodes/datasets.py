@@ -1,4 +1,4 @@
-"""Data sets of episodes in ExORL's format: where they lie, what is in them, and what identifies them.
+"""Data sets of episodes in files like ExORL's: where they lie, what is in them, and what identifies them.
 
 A data set is the folder `<data root>/<domain>/<collection>` with the index `dataset.json` and the episodes
 `buffer/episode_{index:06d}_{length}.npz`; this is how ExORL's own archives unpack. The index is written last, so a
@@ -18,7 +18,7 @@ from urlbench.core import exorl
 from urlbench.core.durable import write_atomic
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json
-from urlbench.core.types import Spec
+from urlbench.core.types import ArrayFormat, Spec
 
 INDEX_NAME, BUFFER_NAME = "dataset.json", "buffer"
 _FILE_NAME = r"episode_(\d{6,})_(\d+)\.npz"
@@ -52,18 +52,12 @@ class Origin(Spec):
     details: dict[str, Any] = Field(default_factory=dict)
 
 
-class ArrayFormat(Spec):
-    """An array of each file: [length + 1, *shape]."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
 class DatasetIndex(Spec):
     """What dataset.json says.
 
     Attributes:
         format: version of this layout.
+        suite: of the domain; it says what the episodes look like.
         task: the task whose rewards are stored; None if unknown.
         relabelled: rewards were computed from the stored physics, the first row's included.
         variant: of the jaco environment, see `urlbench.suites.dmc.jaco`; None for other domains.
@@ -73,6 +67,7 @@ class DatasetIndex(Spec):
     """
 
     format: Literal[1] = 1
+    suite: str = exorl.suite_name(exorl.MAIN_METHOD)
     domain: str
     collection: str
     origin: Origin

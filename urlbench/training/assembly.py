@@ -1,6 +1,7 @@
 """Puts the parts of a job together: settings of torch, environments, agents."""
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -14,16 +15,18 @@ from urlbench.core.interfaces import (
     Agent,
     AgentConfig,
     AgentContext,
+    DataStatistics,
     Environment,
     JudgedEnvironment,
     Precision,
-    Schedule,
 )
 from urlbench.core.jobs import Job, JobSpec
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
 from urlbench.core.requirements import check_requirements
 from urlbench.core.types import OUTCOMES, Suite
+from urlbench.episodes.datasets import Dataset
+from urlbench.episodes.statistics import data_statistics
 from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
 
@@ -33,6 +36,18 @@ _BUDGETS = ("pretrain_frames", "finetune_frames", "eval_every_frames")
 def suite_of(spec: JobSpec) -> Suite:
     """The installed suite of that name, of whatever version."""
     return load_suite(spec.suite.partition("@")[0])
+
+
+def is_offline(spec: JobSpec) -> bool:
+    """True for a pretraining on a data set."""
+    return spec.phase == "pretrain" and spec.protocol.pretrain_updates > 0
+
+
+def episodes_end_early(spec: JobSpec) -> bool:
+    """True if the episodes that a job learns from may be shorter than the longest."""
+    domain = suite_of(spec).domain(spec.domain)
+    recorded_vary = domain.data is not None and domain.data.length is None
+    return domain.ends_early or (is_offline(spec) and recorded_vary)
 
 
 def precision_of(spec: JobSpec) -> Precision:
@@ -115,12 +130,21 @@ def not_told(suite: Suite) -> UserError:
     )
 
 
-def check_windows(spec: JobSpec, schedule: Schedule) -> None:
-    """UserError if episodes, all of one length, are shorter than an agent's windows: it would never learn."""
-    domain = suite_of(spec).domain(spec.domain)
-    steps = domain.max_episode_frames // spec.action_repeat
-    if domain.ends_early or schedule.update_every_frames is None:
+def check_schedule(spec: JobSpec, agent: Agent) -> None:
+    """UserError if an agent would not get the batches it learns from, or none, as of episodes that are too short."""
+    schedule, domain = agent.schedule, suite_of(spec).domain(spec.domain)
+    if schedule.batches.keys() != set(agent.batch_names):
+        asked, learns = (
+            ", ".join(sorted(names)) or "one without a name" for names in (schedule.batches, agent.batch_names)
+        )
+        raise UserError(
+            f"agent {spec.agent!r} learns from these batches: {learns}; and its schedule asks for these: {asked}; "
+            "correct its schedule.batches."
+        )
+    # Data are looked at when they are there.
+    if is_offline(spec) or domain.ends_early or schedule.update_every_frames is None:
         return
+    steps = domain.max_episode_frames // spec.action_repeat
     for batch in schedule.sampled.values():
         if batch.least_steps > steps:
             raise UserError(
@@ -136,15 +160,25 @@ def build_environment(spec: JobSpec) -> Environment:
 
 
 def build_agent(
-    job: Job, environment: Environment, runs_root: Path, device: str
+    job: Job, environment: Environment, runs_root: Path, device: str, stop: Callable[[], None] = lambda: None
 ) -> tuple[Agent, dict[str, str] | None]:
     """The agent of the job's phase with what its pretraining has learned, and for the manifest what that is.
+
+    Args:
+        job: whose.
+        environment: of the job.
+        runs_root: where the parent's directory is found.
+        device: of torch.
+        stop: called while data are read; raises to stop that.
 
     Raises:
         UserError: if the pretraining is not finished, is another one, or if its snapshot is not as it should be.
     """
-    spec = job.spec
-    agent, parent = _pretraining_agent(spec, environment, device), None
+    spec, statistics = job.spec, None
+    if is_offline(spec) and load_agent(spec.agent).wants_data_statistics:
+        assert job.data_path is not None, "a job that pretrains from data knows where they are"
+        statistics = data_statistics(Dataset(Path(job.data_path)), spec.protocol.data_transitions, stop)
+    agent, parent = _pretraining_agent(spec, environment, device, statistics), None
     if spec.transfer is not None:
         agent = agent.for_finetuning(_context(spec, environment, device))  # what was trained on the source
     if job.parent_path is not None:
@@ -197,10 +231,12 @@ def build_untrained_agent(spec: JobSpec, environment: Environment, device: str) 
     return agent.for_transfer(_context(spec, environment, device)) if spec.transfer is not None else agent
 
 
-def _pretraining_agent(spec: JobSpec, environment: Environment, device: str) -> Agent:
+def _pretraining_agent(
+    spec: JobSpec, environment: Environment, device: str, data: DataStatistics | None = None
+) -> Agent:
     description = load_agent(spec.agent)
     # An agent that was pretrained on data has no exploration policy in its snapshots.
-    context = replace(_context(spec, environment, device), collects=not spec.protocol.pretrain_updates)
+    context = replace(_context(spec, environment, device), collects=not spec.protocol.pretrain_updates, data=data)
     return description.build(context, description.config.model_validate(spec.agent_config))
 
 
@@ -215,6 +251,6 @@ def _context(spec: JobSpec, environment: Environment, device: str) -> AgentConte
         action_dim=environment.action_dim,
         action_repeat=spec.action_repeat,
         seed=spec.seed,
-        ends_early=suite_of(spec).domain(spec.domain).ends_early,
+        ends_early=episodes_end_early(spec),
         device=device,
     )

@@ -1,7 +1,8 @@
 """Plays evaluation episodes: each depends on nothing but its `Episode`, the agent's weights and the suite.
 
 So it does not matter which process plays an episode, or after which others. Source of the order inside an episode:
-the published loops of URLB and Choreographer, whose step counter runs on over the episodes of an evaluation.
+the published loops of URLB and Choreographer, whose step counter runs on over the episodes of an evaluation. Ours runs
+on as if each had been as long as the longest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -218,5 +219,5 @@ class FinetuningEvaluation:
 
 
 def episode_steps(spec: JobSpec) -> int:
-    """Agent steps of a whole episode."""
+    """Agent steps of an episode, of the longest if they may end early."""
     return suite_of(spec).domain(spec.domain).max_episode_frames // spec.action_repeat

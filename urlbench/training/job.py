@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -22,8 +22,10 @@ from urlbench.training.assembly import (
     build_environment,
     check_budgets,
     check_outcome,
+    check_schedule,
     check_versions,
-    check_windows,
+    episodes_end_early,
+    is_offline,
     precision_of,
     set_up_torch,
     suite_of,
@@ -116,7 +118,9 @@ def run_job(
         check_outcome(job.spec, environment)
         # Both from the run's seed, as published.
         played = build_environment(job.spec) if job.spec.phase == "finetune" else environment
-        agent, parent = build_agent(job, environment, runs_root, device)
+        agent, parent = build_agent(job, environment, runs_root, device, partial(_leave_if_asked, stop))
+        if job.spec.phase != "search":
+            check_schedule(job.spec, agent)
         with open_player(job, played, device, env_workers) as player:
             start: _Start
             if job.spec.phase == "search":
@@ -124,7 +128,6 @@ def run_job(
             elif is_offline(job.spec):
                 start = _offline(job, directory, environment, agent, stop)
             else:
-                check_windows(job.spec, agent.schedule)
                 tuning = job.spec.phase == "finetune"
                 evaluation = FinetuningEvaluation(job.spec, played, player) if tuning else None
                 kept = directory.episodes if job.spec.keeps_episodes else recordings
@@ -157,6 +160,11 @@ def run_job(
     record.end("done", "done")
     directory.remove_working_files()
     return "done"
+
+
+def _leave_if_asked(stop: Callable[[], str]) -> None:
+    if reason := stop():
+        raise Interrupted(reason)
 
 
 class _Record:
@@ -207,11 +215,6 @@ def _drawn_by(spec: JobSpec, environment: Environment) -> str | None:
     return environment.drawn_by()
 
 
-def is_offline(spec: JobSpec) -> bool:
-    """True for a pretraining on a data set."""
-    return spec.phase == "pretrain" and spec.protocol.pretrain_updates > 0
-
-
 def _training(
     job: Job,
     directory: RunDirectory,
@@ -242,8 +245,9 @@ def _offline(
     state, notes = _load_checkpoint(job, directory)
 
     def loop(surroundings: Surroundings) -> Loop:
-        capacity, ends_early = agent.schedule.replay_capacity_steps, _ends_early(job.spec)
-        data = Replay(None, *_entry_format(environment), capacity, ends_early=ends_early)
+        capacity, ends_early = agent.schedule.replay_capacity_steps, episodes_end_early(job.spec)
+        recorded = _kept_of_data(job.spec, agent)
+        data = Replay(None, *_entry_format(environment), capacity, recorded, ends_early=ends_early)
         fill_replay(data, job.data_path, job.spec, stop)
         made = OfflineLoop(job.id, job.spec, agent, data, surroundings)
         if state is not None:
@@ -252,6 +256,19 @@ def _offline(
         return made
 
     return _Start(state["updates"] if state else 0, notes, loop)
+
+
+def _kept_of_data(spec: JobSpec, agent: Agent) -> Mapping[str, tuple[int, ...]]:
+    """What the agent learns from besides the entries of every replay; UserError if the data have none of it."""
+    expected = suite_of(spec).domain(spec.domain).data
+    arrays = {} if expected is None else expected.arrays
+    for name, shape in agent.recorded.items():
+        if name not in arrays or (arrays[name].shape, arrays[name].dtype) != (shape, "float32"):
+            raise UserError(
+                f"agent {spec.agent!r} learns from {name!r}, float32 {list(shape)}, which the data of domain "
+                f"{spec.domain!r} in suite {spec.suite} do not hold; choose another agent or suite."
+            )
+    return agent.recorded
 
 
 def _search(job: Job, directory: RunDirectory, agent: Agent, player: Player) -> _Start:
@@ -265,17 +282,17 @@ def _entry_format(environment: Environment) -> tuple[tuple[int, ...], npt.DTypeL
     return environment.observation_shape, environment.observation_dtype, environment.action_dim
 
 
-def _ends_early(spec: JobSpec) -> bool:
-    return suite_of(spec).domain(spec.domain).ends_early
-
-
 def _load_progress(
     job: Job, directory: RunDirectory, environment: Environment, agent: Agent, recordings: Path | None
 ) -> tuple[dict[str, Any] | None, Replay, list[str]]:
     """The newest checkpoint that goes with the run's other files, these cut back to it, and what was noticed."""
 
     def empty_replay() -> Replay:
-        capacity, recorded, ends_early = agent.schedule.replay_capacity_steps, agent.recorded, _ends_early(job.spec)
+        capacity, recorded, ends_early = (
+            agent.schedule.replay_capacity_steps,
+            agent.recorded,
+            episodes_end_early(job.spec),
+        )
         if recordings is not None:
             physical = with_physics(environment)
             return PhysicsReplay(recordings, physical, capacity, recorded, ends_early=ends_early)

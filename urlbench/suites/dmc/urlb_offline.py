@@ -10,6 +10,7 @@ from typing import Literal
 from urlbench.core import exorl
 from urlbench.core.interfaces import Environment
 from urlbench.core.types import Protocol, Suite
+from urlbench.suites.dmc.recorded import EPISODES
 from urlbench.suites.dmc.urlb_states import SUITE as URLB
 
 JACO_VARIANT: Literal["exorl_as_in_choreographer"] = "exorl_as_in_choreographer"
@@ -44,6 +45,7 @@ _PROTOCOLS = (
     ),
 )
 
+_DOMAINS = tuple(domain.model_copy(update={"data": EPISODES[domain.name]}) for domain in URLB.domains)
 # Jaco's target is a place and no brick here, see `make_environment`.
 _TASKS = tuple(
     task.model_copy(update={"description": task.description.replace("the brick at", "the place")})
@@ -70,7 +72,7 @@ def _suite(collection: str) -> Suite:
         description=exorl.suite_description(collection),
         observation="states",
         action_repeat=1,
-        domains=URLB.domains,
+        domains=_DOMAINS,
         tasks=_TASKS,
         protocols={protocol.preset: protocol for protocol in _PROTOCOLS},
         score="normalised_return",
