@@ -5,17 +5,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import toy_starts
 from command_line import Command, Outcome
 from slurm_fakes import toy_plan
 from toy_runs import PLUGIN, run
+from toy_starts import register_starts
 
 from urlbench.core.jobs import Plan
+from urlbench.core.registry import load_suite
 from urlbench.core.types import Protocol, Suite, Task, Transfer
 from urlbench.runs.store import RunStore
 from urlbench.slurm.grouping import group
 
 OPTIONS = ["--seeds", "2", "--preset", "smoke", "--plugin", str(PLUGIN)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(registry_of_the_file: None) -> None:
+    register_starts()
 
 
 def run_all(root: Path, plan: Plan) -> None:
@@ -172,8 +178,8 @@ def test_budgets_that_contradict_each_other_are_refused(changes: dict[str, objec
 
 def test_a_transfer_needs_a_source_of_its_own_and_a_budget_for_it() -> None:
     chain = Task(name="ball_left", domain="ball", description="", transfer=Transfer(source="ball_right"))
-    usual = toy_starts.TRANSFER.model_dump()
+    usual = load_suite("toy-transfer").model_dump()
     with pytest.raises(ValueError, match="ball_right is to start from ball_left, which starts from another task"):
         Suite.model_validate(usual | {"tasks": [*usual["tasks"], chain]})
     with pytest.raises(ValueError, match="preset paper needs pretrain_frames, for the source of ball_right, cube_far"):
-        Suite.model_validate(usual | {"protocols": toy_starts.SCRATCH.protocols})
+        Suite.model_validate(usual | {"protocols": load_suite("toy-scratch").protocols})

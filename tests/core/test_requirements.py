@@ -38,6 +38,7 @@ CASES = [
 ]
 
 Install = Callable[..., None]
+pytestmark = pytest.mark.usefixtures("synthetic_suites")
 
 
 @pytest.fixture

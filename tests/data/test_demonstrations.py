@@ -28,7 +28,7 @@ SUITE = "toy-demonstrations"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def registered() -> None:
+def registered(registry_of_the_file: None) -> None:
     load_plugin(PLUGIN)
 
 

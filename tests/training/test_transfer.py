@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy_starts  # noqa: F401 - registers its suites
 from toy_runs import PLUGIN, StopAt, assert_same_run, equal, final_agent, kill_until_done, run, toy_plugin
+from toy_starts import register_starts
 
 from urlbench.core import registry
 from urlbench.core.durable import read_jsonl
@@ -25,6 +25,11 @@ from urlbench.runs.store import RunDirectory, RunStore
 from urlbench.training.checkpoint import snapshot_path
 
 RIGHT = 1.0  # the place of ball_right
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(registry_of_the_file: None) -> None:
+    register_starts()
 
 
 def jobs_of(root: Path, task: str, **choices: Any) -> list[tuple[Job, RunDirectory]]:
