@@ -15,10 +15,12 @@ from .core.interfaces import (
     AgentSpec as AgentSpec,
     Array as Array,
     Batch as Batch,
+    Batch as Batch,
     DataStatistics as DataStatistics,
     DrawnEnvironment as DrawnEnvironment,
     Environment as Environment,
     GoalEnvironment as GoalEnvironment,
+    JudgedEnvironment as JudgedEnvironment,
     PhysicsEnvironment as PhysicsEnvironment,
     Schedule as Schedule,
     StackedEnvironment as StackedEnvironment,
@@ -41,7 +43,9 @@ from .core.seeding import (
 )
 from .core.types import (
     ArrayFormat as ArrayFormat,
+    ArrayFormat as ArrayFormat,
     Domain as Domain,
+    EpisodeFormat as EpisodeFormat,
     EpisodeFormat as EpisodeFormat,
     GoalSets as GoalSets,
     ImageFormat as ImageFormat,
@@ -51,6 +55,7 @@ from .core.types import (
     Spec as Spec,
     Suite as Suite,
     Task as Task,
+    Transfer as Transfer,
     Transfer as Transfer,
 )
 from .runs.plan import PlanRequest as PlanRequest, make_plan as make_plan
