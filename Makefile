@@ -1,4 +1,4 @@
-# Set-up, checks and the demonstration. Needs Python 3.11, git and make; everything else goes into .venv.
+# Set-up, checks and the demonstration. Needs Python 3.11 or 3.12, git and make; everything else goes into .venv.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help venv demo gallery test check smoke lint parity bench clean
@@ -23,13 +23,14 @@ help:
 
 venv: $(STAMP)
 
-# PYTHON=... names another interpreter; without it the first Python 3.11 that runs is taken.
+# PYTHON=... names another interpreter; without it the first of these that runs and is a 3.11 or 3.12 is taken.
+# The pinned versions were tried together on 3.11, which is why it comes first; 3.12 has wheels of all of them.
 $(STAMP): pyproject.toml constraints.txt
-	@for python in $(or $(PYTHON),python3.11 python3 python); do \
-	  if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3 python); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "error: urlbench needs Python 3.11 and none was found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
+	  echo "error: urlbench needs Python 3.11 or 3.12 and none was found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \
 	echo "Creating $(VENV) with $$("$$found" --version)"; \

@@ -29,7 +29,8 @@ from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, queued_status, read_jsonl
 from urlbench.training.assembly import build_agent, build_environment, set_up_torch
 from urlbench.training.job import run_job
-from urlbench.training.loop import Interrupted, Surroundings, TrainingLoop
+from urlbench.training.learning import Interrupted, Surroundings
+from urlbench.training.loop import TrainingLoop
 
 AGENTS = ("choreographer", "dreamer-lbs", "cic")
 EPISODE_STEPS = 1000
@@ -89,7 +90,7 @@ def measure(agent_name: str, frames: int) -> dict[str, Any]:
         )
         # Only then there is all that a checkpoint has to hold: optimisers get their state with the first update.
         schedule, rng = agent.schedule, np.random.default_rng(0)
-        agent.update(replay.sample(rng, schedule.batch_size, schedule.batch_length))
+        agent.update(replay.sample(rng, schedule.sampled[""]))
         clock = _Clock(_STEPS_BEFORE_THE_STOP)
         surroundings = Surroundings(directory, Heartbeat(directory, queued_status(job.spec)), clock, float("inf"))
         directory.cut_back(dict.fromkeys(directory.lengths(), 0))

@@ -25,7 +25,7 @@ from urlbench.core.identity import config_hash
 from urlbench.core.interfaces import AgentContext, AgentSpec
 from urlbench.core.types import Job, Suite
 from urlbench.reports.provenance import git_words, hardware_words
-from urlbench.results.cells import validate
+from urlbench.results.validation import validate
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, read_jsonl
 from urlbench.training.checkpoint import snapshot_digest, snapshot_path

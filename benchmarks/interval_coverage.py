@@ -16,6 +16,7 @@ from typing import get_args
 
 import numpy as np
 
+from urlbench.results.score_kinds import KINDS, Scale
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.runs.manifest import collect_manifest
 from urlbench.statistics.aggregates import aggregate
@@ -77,8 +78,8 @@ def _experiment(rng: np.random.Generator, number: int, n_seeds: int, n_domains: 
         domains=tuple(f"domain {task // N_TASKS}" for task in range(shared.shape[1])),
         seeds=tuple(range(n_seeds)),
         pretrains=True,
-        returns=TRUTH + shared + rng.normal(0, NOISE, shared.shape),
-        references=np.ones(shared.shape[1]),
+        measured=TRUTH + shared + rng.normal(0, NOISE, shared.shape),
+        scale=Scale(KINDS["normalised_return"], np.zeros(shared.shape[1]), np.ones(shared.shape[1])),
     )
 
 

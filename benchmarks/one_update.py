@@ -84,7 +84,7 @@ def play(agent: Agent, actor: Actor, where: AgentContext) -> dict[str, Array]:
     """A batch from `filled_replay`."""
     rng = np.random.default_rng(SEED)
     schedule = agent.schedule
-    return filled_replay(agent, actor, where, rng).sample(rng, schedule.batch_size, schedule.batch_length)
+    return filled_replay(agent, actor, where, rng).sample(rng, schedule.sampled[""])
 
 
 def filled_replay(agent: Agent, actor: Actor, where: AgentContext, rng: np.random.Generator) -> Replay:

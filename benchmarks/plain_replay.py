@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urlbench.core.interfaces import Array
+from urlbench.core.interfaces import Array, Batch
 from urlbench.episodes.replay import aligned_empty
 
 Episode = dict[str, Array]
@@ -28,10 +28,10 @@ class PlainReplay:
         while len(self.kept) > 1 and sum(len(one["reward"]) - 1 for one in self.kept) > self.capacity_steps:
             self.kept.pop(0)
 
-    def sample(self, rng: np.random.Generator, batch_size: int, batch_length: int) -> Episode:
+    def sample(self, rng: np.random.Generator, batch: Batch) -> Episode:
         """A batch as `urlbench.episodes.replay.Replay.sample` gives it, with the same draws."""
-        episodes = [episode for episode in self.kept if len(episode["reward"]) >= batch_length]
-        return windows(rng, [len(one["reward"]) for one in episodes], episodes.__getitem__, batch_size, batch_length)
+        episodes = [episode for episode in self.kept if len(episode["reward"]) >= batch.length]
+        return windows(rng, [len(one["reward"]) for one in episodes], episodes.__getitem__, batch)
 
 
 class FileReplay:
@@ -50,24 +50,22 @@ class FileReplay:
         with np.load(self.files[index]) as file:
             return {key: file[key][:, 0] if key in self.columns else file[key] for key in file.files}
 
-    def sample(self, rng: np.random.Generator, batch_size: int, batch_length: int) -> Episode:
+    def sample(self, rng: np.random.Generator, batch: Batch) -> Episode:
         """A batch as `PlainReplay.sample` gives it; all episodes must be long enough."""
         lengths = [int(path.stem.rpartition("_")[2]) + 1 for path in self.files]
-        return windows(rng, lengths, self.read, batch_size, batch_length)
+        return windows(rng, lengths, self.read, batch)
 
 
-def windows(
-    rng: np.random.Generator, lengths: Sequence[int], read: Callable[[int], Episode], batch_size: int, batch_length: int
-) -> Episode:
+def windows(rng: np.random.Generator, lengths: Sequence[int], read: Callable[[int], Episode], batch: Batch) -> Episode:
     """Draw windows, of episodes with `lengths` entries, and copy them one by one."""
-    chosen = rng.integers(len(lengths), size=batch_size).tolist()
-    starts = rng.integers([lengths[index] - batch_length + 1 for index in chosen]).tolist()
-    batch: Episode = {}
+    chosen = rng.integers(len(lengths), size=batch.size).tolist()
+    starts = rng.integers([lengths[index] - batch.length + 1 for index in chosen]).tolist()
+    found: Episode = {}
     for row, (index, start) in enumerate(zip(chosen, starts, strict=True)):
         for key, values in read(index).items():
-            if key not in batch:
-                batch[key] = aligned_empty((batch_size, batch_length, *values.shape[1:]), values.dtype)
-            batch[key][row] = values[start : start + batch_length]
-    batch["is_first"] = np.zeros((batch_size, batch_length), bool)
-    batch["is_first"][:, 0] = True
-    return batch
+            if key not in found:
+                found[key] = aligned_empty((batch.size, batch.length, *values.shape[1:]), values.dtype)
+            found[key][row] = values[start : start + batch.length]
+    found["is_first"] = np.zeros((batch.size, batch.length), bool)
+    found["is_first"][:, 0] = True
+    return found

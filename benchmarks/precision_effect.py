@@ -76,7 +76,7 @@ def measure(name: str, preset: str, updates: int) -> tuple[list[Differences], co
         ("last_bit", nudged, "float32"),
     ]
     for update in range(updates):
-        batch = replay.sample(rng, exact.schedule.batch_size, exact.schedule.batch_length)
+        batch = replay.sample(rng, exact.schedule.sampled[""])
         for version, agent, precision in turns if update % 2 else reversed(turns):
             with products_in(precision):
                 begin = time.process_time()

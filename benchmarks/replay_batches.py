@@ -21,7 +21,7 @@ import numpy as np
 from plain_replay import FileReplay, PlainReplay
 from reporting import describe_machine, markdown_table, spread
 
-from urlbench.core.interfaces import Array, TimeStep
+from urlbench.core.interfaces import Array, Batch, TimeStep
 from urlbench.episodes import storage as replay_storage
 from urlbench.episodes.replay import Replay
 
@@ -55,6 +55,12 @@ class Case(NamedTuple):
         return Replay(folder, shape, dtype, _ACTION_DIM, capacity, frame_stack=self.frame_stack)
 
     @property
+    def windows(self) -> Batch:
+        """The batch as a replay is asked for it."""
+        size, length = self.batch
+        return Batch(size=size, length=length)
+
+    @property
     def images(self) -> bool:
         """Whether observations are images."""
         return len(self.frame_shape) == 3
@@ -83,7 +89,7 @@ CASES = (
 class Sampled(Protocol):
     """What gives batches."""
 
-    def sample(self, rng: np.random.Generator, batch_size: int, batch_length: int) -> dict[str, Array]:
+    def sample(self, rng: np.random.Generator, batch: Batch) -> dict[str, Array]:
         """A batch."""
 
 
@@ -98,9 +104,9 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         for index in range(case.episodes):
             plain.add(files.read(index))
         places: dict[str, Sampled] = {"replay": replay, "mapped": mapped, "list": plain, "files": files}
-        expected = plain.sample(np.random.default_rng(0), *case.batch)
+        expected = plain.sample(np.random.default_rng(0), case.windows)
         for place in places.values():  # to warm up, too
-            found = place.sample(np.random.default_rng(0), *case.batch)
+            found = place.sample(np.random.default_rng(0), case.windows)
             assert expected.keys() == found.keys()
             assert all(np.array_equal(values, found[key]) for key, values in expected.items())
         milliseconds: dict[str, list[float]] = {name: [] for name in places}
@@ -115,7 +121,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 def _seconds_a_batch(place: Sampled, case: Case, seed: int) -> float:
     rng, batches, began = np.random.default_rng(seed), 0, time.process_time()
     while not batches or time.process_time() - began < _SECONDS_A_ROUND:
-        place.sample(rng, *case.batch)
+        place.sample(rng, case.windows)
         batches += 1
     return (time.process_time() - began) / batches
 

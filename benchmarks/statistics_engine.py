@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from urlbench.results.score_kinds import KINDS, Scale
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.runs.manifest import collect_manifest
 from urlbench.statistics.aggregates import AGGREGATES, aggregate, domain_scores, task_scores
@@ -95,8 +96,8 @@ def made_up_agents() -> list[ScoreMatrix]:
             domains=tuple(f"domain {task * N_DOMAINS // N_TASKS}" for task in range(N_TASKS)),
             seeds=tuple(range(N_RUNS)),
             pretrains=True,
-            returns=rng.gamma(4.0, 0.25, (N_RUNS, N_TASKS)),
-            references=np.ones(N_TASKS),
+            measured=rng.gamma(4.0, 0.25, (N_RUNS, N_TASKS)),
+            scale=Scale(KINDS["normalised_return"], np.zeros(N_TASKS), np.ones(N_TASKS)),
         )
         for number in range(N_AGENTS)
     ]

@@ -18,7 +18,7 @@ from urlbench.core.errors import IncompleteError, UserError
 from urlbench.core.identity import canonical_json
 from urlbench.results.cells import collect
 from urlbench.results.score_matrix import ScoreMatrix
-from urlbench.results.search_scores import search_scores
+from urlbench.results.scores import final_scores
 from urlbench.results.selection import make_selection
 
 pytestmark = pytest.mark.usefixtures("synthetic_suites")
@@ -46,7 +46,7 @@ def matrices(name: str, suite: str, folder: Path) -> dict[str, ScoreMatrix]:
 
 
 def test_a_frozen_baseline_gives_the_scores_of_its_runs(runs, folder):
-    live, frozen = collect(runs, "toy", "smoke").scores(), matrices("baseline:mine", "toy", folder)
+    live, frozen = final_scores(collect(runs, "toy", "smoke")), matrices("baseline:mine", "toy", folder)
     assert list(frozen) == ["mine/alpha", "mine/random"]
     for label, matrix in live.items():
         stored = frozen[f"mine/{label}"]
@@ -90,7 +90,7 @@ def test_searches_are_frozen_as_goals_found(tmp_path):
     write_searches(tmp_path / "runs", ["alpha", "random"], 3)
     results = collect(tmp_path / "runs", "toy-reach", "smoke")
     store(freeze(results, "found"), tmp_path)
-    for label, matrix in search_scores(results).items():
+    for label, matrix in final_scores(results).items():
         stored = matrices(f"found/{label}", "toy-reach", tmp_path)[f"found/{label}"]
         np.testing.assert_array_equal(stored.scores, matrix.scores)
         run = results.run(label, "arm_reach", 1, 1)
@@ -104,7 +104,7 @@ def test_the_goal_sets_of_a_seed_count_together(tmp_path):
     results = collect(tmp_path / "runs", "toy-reach", "smoke", selection)
     store(freeze(results, "both"), tmp_path)
     found = [results.run("alpha", "arm_reach", 2, number).goals_found for number in range(2)]
-    live = search_scores(results)["alpha"].scores
+    live = final_scores(results)["alpha"].scores
     assert live[2, 0] == sum(found) / (2 * REACH.goal_sets.goals)
     np.testing.assert_array_equal(matrices("both", "toy-reach", tmp_path)["both/alpha"].scores, live)
 
@@ -163,7 +163,7 @@ def test_verification_compares_with_the_suite_as_it_is_now(folder):
     path.write_bytes(resigned(path, lambda content: content["normaliser"]["references"].update(walker_walk=101.0)))
     check = verify_stored("mine", folder)
     assert check.result == "failed"
-    assert "are not those of toy@1" in check.detail
+    assert "are not toy@1's" in check.detail
 
 
 def test_another_suite_or_version_is_refused(folder):

@@ -51,7 +51,7 @@ def test_complete_results_become_a_baseline_that_is_marked_as_foreign(tmp_path):
     store(frozen, tmp_path)
     first, second = load_baseline("theirs", "toy", tmp_path)
     assert (first.agent, second.agent) == ("theirs/b", "theirs/a")
-    np.testing.assert_array_equal(first.returns, [[0.2, 100.2, 200.2], [10.2, 110.2, 210.2]])
+    np.testing.assert_array_equal(first.measured, [[0.2, 100.2, 200.2], [10.2, 110.2, 210.2]])
     assert first.tasks == tuple(TASKS)
     assert (first.suite, first.preset, first.seeds, first.pretrains) == ("toy@1", "smoke", (0, 1), True)
     stored, (agent, _) = find_frozen("theirs", tmp_path)

@@ -1,6 +1,7 @@
 """The command line without running anything: lists, plans, status, and what bad input is answered."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,33 @@ def test_help_shows_every_option_with_all_its_words(
         if option.param_type_name == "option" and option.name != "help":
             assert option.opts[0] in shown
             assert re.sub(r"\s+", "", option.help) in shown
+
+
+def test_help_lists_the_commands_that_everybody_needs_first(urlbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = re.findall(r"^│ ([a-z]+) ", urlbench("--help").out, re.MULTILINE)
+    assert listed[:3] == ["run", "report", "status"]
+    assert set(listed) == {words[0] for words in COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("urlbench re", {"report", "retry"}), ("urlbench data ver", {"verify"}), ("urlbench run --exec", {"--executor"})],
+)
+def test_bash_completes_what_was_begun(line: str, offered: set[str], tmp_path: Path) -> None:
+    command = tmp_path / "urlbench"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m urlbench "$@"\n')
+    command.chmod(0o755)
+    script = r"""
+        eval "$(_URLBENCH_COMPLETE=source_bash urlbench)"
+        COMP_WORDS=($LINE)
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        $(complete -p urlbench | sed -E 's/.*-F ([^ ]+) .*/\1/') urlbench
+        printf '%s\n' "${COMPREPLY[@]}"
+    """
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LINE": line}
+    done = run_program(["bash", "-c", script], check=True, env=environment)
+    assert set(done.stdout.split()) == offered, done.stderr
 
 
 def toy_jobs(**changes: Any) -> tuple[Job, ...]:
@@ -301,7 +329,9 @@ def test_report_refuses_gaps_with_3(urlbench: Command) -> None:
 
 def test_doctor_checks_the_machine(urlbench: Command) -> None:
     checks = {check["name"]: check for check in json.loads(urlbench("doctor", "--json").out)}
-    assert set(checks) == {"python", "packages", "torch", "cores", "memory", "runs folder", "environment", "rendering"}
+    assert set(checks) == {
+        *("python", "packages", "suites", "torch", "cores", "memory", "runs folder", "environment", "rendering")
+    }
     assert checks["environment"]["result"] == "ok"
     assert checks["python"]["result"] == "ok"
 

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 from synthetic_searches import REACH, make_job, make_pretraining, write_search, write_searches
+from toy_runs import PLUGIN
 
 from urlbench.cli.listing import describe, format_agent, format_suite
 from urlbench.cli.overview import format_overview, read_overview
 from urlbench.core.types import ImageFormat
+from urlbench.runs.plan import PlanRequest, make_plan
+from urlbench.runs.store import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("synthetic_suites")
 
@@ -72,3 +75,26 @@ def test_an_agent_shows_what_it_sees():
     image = ImageFormat(size=84, frame_stack=3).model_dump()
     text = format_agent(agent | {"looks": True, "image": image})
     assert "sees pixel suites as: RGB images of 84 x 84, the latest 3 steps" in text
+
+
+def test_a_shared_pretraining_says_who_starts_from_it(tmp_path):
+    request = PlanRequest(
+        suite="toy-states",
+        agents=("toy", "toy-cautious"),
+        tasks=("ball_left",),
+        seeds=(0,),
+        preset="smoke",
+        plugins=(str(PLUGIN),),
+    )
+    plan = make_plan(request)
+    for job in plan.jobs:
+        RunDirectory(tmp_path / job.path).prepare(job)
+    toy, cautious = (job.path.split("/")[1] for job in plan.jobs[1:])
+    assert grid(tmp_path) == [
+        f"toy-states@1  preset smoke (REDUCED BUDGET)  {toy}, which {cautious} starts from",
+        "                            seed 0",
+        "pretrain ball               queued",
+        "finetune ball_left from 100 queued",
+    ]
+    of_cautious = read_overview(tmp_path, agents=("toy-cautious",)).runs
+    assert {run.id for run in of_cautious} == {plan.jobs[2].id, plan.jobs[0].id}

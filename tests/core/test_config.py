@@ -1,15 +1,15 @@
 """Defaults, presets, files and overrides, in this order."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from urlbench.core.config import agent_changes, flatten, resolve_config
+from urlbench.core.config import agent_changes, flatten, plain_values, resolve_config
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, AgentContext, AgentSpec
-from urlbench.core.types import Spec
+from urlbench.core.types import AddedLater, Spec
 
 
 class Inner(Spec):
@@ -146,3 +146,33 @@ def test_a_resolved_configuration_cannot_be_changed() -> None:
     config = resolved()
     with pytest.raises(ValidationError):
         config.rate = 1.0  # type: ignore[misc]
+
+
+class Grown(Spec):
+    """With a field of later."""
+
+    width: int = 8
+    depth: Annotated[int, AddedLater] = Field(default=2, gt=0)
+
+
+class Grove(Grown):
+    """With another one, and others within."""
+
+    shade: Annotated[str | None, AddedLater] = None
+    tree: Grown = Grown(depth=3)
+    row: tuple[Grown, ...] = (Grown(), Grown(depth=5))
+    named: dict[str, Grown] = {"oak": Grown(), "elm": Grown(depth=7)}  # noqa: RUF012
+
+
+def test_fields_of_later_are_hashed_where_they_are_not_at_their_defaults() -> None:
+    assert plain_values(Grown()) == {"width": 8}
+    assert plain_values(Grown(depth=3)) == {"width": 8, "depth": 3}
+    assert plain_values(Grove(shade="dark")) == {
+        "width": 8,
+        "shade": "dark",
+        "tree": {"width": 8, "depth": 3},
+        "row": [{"width": 8}, {"width": 8, "depth": 5}],
+        "named": {"oak": {"width": 8}, "elm": {"width": 8, "depth": 7}},
+    }
+    for config in (Grown(), Grove(), Grove(depth=4, row=())):
+        assert type(config).model_validate(plain_values(config)) == config

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import TimeStep
+from urlbench.core.interfaces import Batch, TimeStep
 from urlbench.core.seeding import stream
 from urlbench.episodes.replay import Replay, aligned
 
@@ -34,7 +34,7 @@ def test_windows_are_those_of_the_published_replay() -> None:
         step = TimeStep(golden["in_observation"][t], reward, discount, t == 0, t == entries - 1)
         replay.add(step, None if t == 0 else golden["in_action"][t])
     assert replay.steps == int(golden["hp_episode_length"])
-    batch = replay.sample(stream(0, "replay"), 500, length)
+    batch = replay.sample(stream(0, "replay"), Batch(size=500, length=length))
     starts = Counter(
         int(np.flatnonzero((golden["in_observation"] == window[0]).all(1))[0]) for window in batch["observation"]
     )
@@ -55,28 +55,28 @@ def test_only_complete_episodes_that_are_long_enough_are_sampled() -> None:
     replay.add(TimeStep(np.zeros(1), 0.0, 1.0, True, False))
     for _ in range(8):
         replay.add(TimeStep(np.zeros(1), 0.0, 1.0, False, False), np.zeros(2, np.float32))
-    assert not replay.can_sample(3)
+    assert not replay.can_sample(Batch(size=1, length=3))
     with pytest.raises(ValueError, match="no complete episode has 3 entries"):
-        replay.sample(stream(0, "replay"), 1, 3)
+        replay.sample(stream(0, "replay"), Batch(size=1, length=3))
     add_episode(replay, 3, label=100)
     add_episode(replay, 8, label=200)
-    assert replay.can_sample(9)
-    assert not replay.can_sample(10)
-    assert (replay.sample(stream(0, "replay"), 50, 5)["observation"] >= 200).all()
+    assert replay.can_sample(Batch(size=1, length=9))
+    assert not replay.can_sample(Batch(size=1, length=10))
+    assert (replay.sample(stream(0, "replay"), Batch(size=50, length=5))["observation"] >= 200).all()
 
 
 def test_episodes_are_chosen_uniformly_whatever_their_length() -> None:
     replay = make()
     add_episode(replay, 4, label=0)
     add_episode(replay, 400, label=1000)
-    first = replay.sample(stream(0, "replay"), 2000, 5)["observation"][:, 0, 0]
+    first = replay.sample(stream(0, "replay"), Batch(size=2000, length=5))["observation"][:, 0, 0]
     assert 0.45 < np.mean(first < 1000) < 0.55
 
 
 def test_reset_entries_have_no_action_and_no_reward() -> None:
     replay = make()
     add_episode(replay, 2, label=7)
-    batch = replay.sample(stream(0, "replay"), 1, 3)
+    batch = replay.sample(stream(0, "replay"), Batch(size=1, length=3))
     assert batch["observation"][0, :, 0].tolist() == [7, 8, 9]
     assert batch["action"][0].tolist() == [[0, 0], [8, 8], [9, 9]]
     assert batch["reward"][0].tolist() == [0, 80, 90]
@@ -101,7 +101,7 @@ def test_what_the_agent_records_is_kept_sampled_and_read_again(tmp_path: Path) -
     again = make_recording()
     again.load(1)
     for each in (replay, again):
-        skill = each.sample(stream(0, "replay"), 1, 4)["skill"]
+        skill = each.sample(stream(0, "replay"), Batch(size=1, length=4))["skill"]
         assert skill.dtype == np.float32
         assert skill[0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 2, 0], [0, 3, 0]]
     with pytest.raises(AssertionError, match="skill"):
@@ -113,14 +113,14 @@ def test_the_oldest_episodes_are_dropped_beyond_the_capacity() -> None:
     for label in (0, 100, 200, 300):
         add_episode(replay, 4, label=label)
     assert (replay.steps, replay.episodes) == (8, 4)
-    assert (replay.sample(stream(0, "replay"), 100, 2)["observation"] >= 200).all()
+    assert (replay.sample(stream(0, "replay"), Batch(size=100, length=2))["observation"] >= 200).all()
 
 
 def test_batches_start_at_addresses_that_do_not_vary() -> None:
     replay = make()
     add_episode(replay, 9)
     for length in range(1, 8):
-        batch = replay.sample(stream(0, "replay"), 3, length)
+        batch = replay.sample(stream(0, "replay"), Batch(size=3, length=length))
         assert all(batch[key].ctypes.data % 64 == 0 for key in ("observation", "action", "reward", "discount"))
     shifted = np.arange(9, dtype=np.float32)[1:]
     assert aligned(shifted).ctypes.data % 64 == 0
@@ -150,7 +150,7 @@ def test_loading_gives_what_adding_gave(tmp_path: Path, capacity: int) -> None:
     add_after = make(tmp_path, capacity)
     add_after.load(len(lengths))
     assert (add_after.steps, add_after.episodes) == (before.steps, before.episodes)
-    one, other = (replay.sample(stream(3, "replay"), 64, 3) for replay in (before, add_after))
+    one, other = (replay.sample(stream(3, "replay"), Batch(size=64, length=3)) for replay in (before, add_after))
     assert all(np.array_equal(one[key], other[key]) for key in one)
 
 

@@ -13,7 +13,7 @@ from processes import run_program
 
 from urlbench.agents.common.world_model import to_tensors
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Array, TimeStep
+from urlbench.core.interfaces import Array, Batch, TimeStep
 from urlbench.core.types import ImageFormat
 from urlbench.episodes import storage as replay_storage
 from urlbench.episodes.replay import PhysicsReplay, Replay, frames_in_stack
@@ -107,9 +107,10 @@ def test_batches_are_those_of_a_list_of_episodes(
         assert replay.steps == sum(len(one["reward"]) - 1 for one in plain.kept)
         for length in (1, 4, 9):
             possible = any(len(one["reward"]) >= length for one in plain.kept)
-            assert replay.can_sample(length) == possible
+            batch = Batch(size=6, length=length)
+            assert replay.can_sample(batch) == possible
             if possible:
-                assert_same(replay.sample(draws, 6, length), plain.sample(plain_draws, 6, length))
+                assert_same(replay.sample(draws, batch), plain.sample(plain_draws, batch))
     assert draws.bit_generator.state == plain_draws.bit_generator.state
 
 
@@ -121,7 +122,7 @@ def test_batches_of_stacked_frames_are_those_of_whole_observations(tmp_path: Pat
         play(once, episode)
         play(whole, episode)
     for seed in range(20):
-        batches = [replay.sample(np.random.default_rng(seed), 16, 4) for replay in (once, whole)]
+        batches = [replay.sample(np.random.default_rng(seed), Batch(size=16, length=4)) for replay in (once, whole)]
         assert_same(*batches)
     names = sorted(path.name for path in (tmp_path / "once").iterdir())
     assert len(names) == 9
@@ -136,14 +137,14 @@ def test_files_give_the_same_batches(plain_replay: ModuleType, tmp_path: Path) -
     for steps in (9, 14, 4):
         play(replay, made_up(rng, steps, None))
     files = plain_replay.FileReplay(sorted(tmp_path.iterdir()))
-    assert_same(*(one.sample(np.random.default_rng(2), 16, 4) for one in (replay, files)))
+    assert_same(*(one.sample(np.random.default_rng(2), Batch(size=16, length=4)) for one in (replay, files)))
 
 
 def test_an_agent_that_does_not_look_has_a_replay(plain_replay: ModuleType, place: str) -> None:
     replay = Replay(None, (0,), np.uint8, 2, 100)
     for t in range(5):
         replay.add(TimeStep(np.zeros(0), t, 1.0, t == 0, t == 4), np.full(2, t) if t else None)
-    batch = replay.sample(np.random.default_rng(0), 3, 5)
+    batch = replay.sample(np.random.default_rng(0), Batch(size=3, length=5))
     assert batch["observation"].shape == (3, 5, 0)
     assert batch["reward"].tolist() == [[0, 1, 2, 3, 4]] * 3
 
@@ -283,7 +284,7 @@ def test_environments_of_images_say_how_many_they_stack(tmp_path: Path, frame_st
         replay.add(timesteps[-1], np.zeros(2))
     seen = np.stack([timestep.observation for timestep in timesteps])
     assert replay.bytes_held == kept * seen.nbytes + 6 * 4 * (2 + 1 + 1)
-    batch = replay.sample(np.random.default_rng(0), 1, 6)
+    batch = replay.sample(np.random.default_rng(0), Batch(size=1, length=6))
     np.testing.assert_array_equal(batch["observation"][0], seen)
 
 
@@ -291,7 +292,7 @@ def test_environments_of_images_say_how_many_they_stack(tmp_path: Path, frame_st
 def test_batches_reach_the_device(device: str) -> None:
     replay = new_replay(None, 100, 3)
     play(replay, made_up(np.random.default_rng(0), 12, 3))
-    batch = replay.sample(np.random.default_rng(0), 4, 5)
+    batch = replay.sample(np.random.default_rng(0), Batch(size=4, length=5))
     tensors = to_tensors(batch, device)
     assert tensors.keys() == batch.keys()
     for key, tensor in tensors.items():
@@ -324,6 +325,6 @@ def test_the_benchmark_compares_and_measures_each(plain_replay: ModuleType, monk
     }
     assert found["bytes_of_list"] == 30 * (9 * 4 * 4 + 8 * 4)
     assert found["bytes"] == 30 * (3 * 4 * 4 + 8 * 4)
-    monkeypatch.setattr(EpisodeStorage, "read", lambda self, episodes, starts, length, into: None)
+    monkeypatch.setattr(EpisodeStorage, "read", lambda self, episodes, steps, into: None)
     with pytest.raises(AssertionError):
         replay_batches.measure(replay_batches.Case("small", (1,), 1, (5, 4), 3, 9), rounds=1)

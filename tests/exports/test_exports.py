@@ -54,8 +54,10 @@ def test_the_long_table_holds_every_value(tmp_path, runs):
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["frames"], row["metric"], row["value"]) for row in rows] == [
-        ("100", "episode_return", "20.0"),
-        ("200", "episode_return", "40.0"),
+        ("100", "return", "20.0"),
+        ("100", "score", "0.4"),
+        ("200", "return", "40.0"),
+        ("200", "score", "0.8"),
     ]
     assert list(rows[0].values())[:12] == [
         *("toy", "1", "apt", FINETUNE.split("/")[1].removeprefix("apt-"), "smoke", "finetune"),
@@ -86,6 +88,7 @@ def test_tensorboard_reads_the_curves_of_every_run(tmp_path, runs):
     }
     found = scalars(out / FINETUNE)
     assert found["evaluation/return"] == [(100, 20.0), (200, 40.0)]
+    assert found["evaluation/score"] == [(100, pytest.approx(0.4)), (200, pytest.approx(0.8))]
     assert found["train/loss"] == [(100, 0.125)]
 
 
@@ -160,10 +163,11 @@ def test_wandb_gets_every_run_offline(tmp_path, runs, monkeypatch):
                 "train/updates": 3,
                 "train/loss": 0.125,
                 "evaluation/return": 20.0,
+                "evaluation/score": 0.4,
             },
             100,
         ),
-        ("log", {"evaluation/return": 40.0}, 200),
+        ("log", {"evaluation/return": 40.0, "evaluation/score": 0.8}, 200),
         ("finish",),
     ]
 
@@ -187,7 +191,7 @@ def test_incomplete_results_are_exported_only_if_asked_for(tmp_path):
     with pytest.raises(IncompleteError, match="5 of 6 runs can be used"):
         export(collect(root, "toy", "smoke"), "csv", tmp_path / "long.csv")
     (path,) = export(collect(root, "toy", "smoke"), "csv", tmp_path / "long.csv", allow_partial=True)
-    assert len(path.read_text().splitlines()) == 1 + 5 * 2
+    assert len(path.read_text().splitlines()) == 1 + 5 * 2 * 2
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path, runs):
@@ -207,4 +211,4 @@ def test_the_command_exports_what_was_chosen(tmp_path, runs):
     words = ["export", "csv", "--suite", "toy", "--preset", "smoke", "--runs", str(runs)]
     done = CliRunner().invoke(app, [*words, "--agents", "apt", "--seeds", "0-0", "--out", str(tmp_path / "long.csv")])
     assert (done.exit_code, done.output) == (0, f"written: {tmp_path / 'long.csv'}\n")
-    assert len((tmp_path / "long.csv").read_text().splitlines()) == 3
+    assert len((tmp_path / "long.csv").read_text().splitlines()) == 5

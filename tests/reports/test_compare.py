@@ -21,12 +21,13 @@ from urlbench.cli import app as cli
 from urlbench.core.errors import IncompleteError, UserError
 from urlbench.reports.comparison import Comparison, compare
 from urlbench.reports.comparison_command import compare_all
-from urlbench.reports.comparison_report import FORMATS, as_json, write_comparison
+from urlbench.reports.comparison_report import FORMATS, answer_words, as_json, write_comparison
 from urlbench.reports.comparison_screen import show
 from urlbench.reports.sides import sides_of
 from urlbench.results.cells import collect
+from urlbench.results.commands import seeds_flag
+from urlbench.results.scores import final_scores
 from urlbench.results.selection import make_selection
-from urlbench.results.validation import seeds_flag
 from urlbench.statistics.aggregates import aggregate
 from urlbench.statistics.differences import paired_difference
 from urlbench.statistics.improvement import probability_of_improvement
@@ -76,7 +77,7 @@ def screen(comparisons: list[Comparison], width: int = 80) -> str:
 
 def test_the_numbers_are_those_of_the_statistics(runs):
     (comparison,) = compared(runs, "old")
-    scores = collect(runs, "toy", "smoke").scores()
+    scores = final_scores(collect(runs, "toy", "smoke"))
     new, old = scores["new"], scores["old"]
     for row in comparison.aggregates:
         assert row.new == aggregate(new, "stratified", QUICK)[row.name]
@@ -88,7 +89,7 @@ def test_the_numbers_are_those_of_the_statistics(runs):
     walk = comparison.tasks[0]
     # new on walker_walk ends at 20, 50 and 80; the reference is 100.
     assert (walk.new.mean, walk.new.n) == (50.0, 3)
-    assert walk.difference.estimate.value == pytest.approx((50.0 - old.returns[:, 0].mean()) / 100)
+    assert walk.difference.estimate.value == pytest.approx((50.0 - old.measured[:, 0].mean()) / 100)
     arm = next(row for row in comparison.domains if row.name == "arm")
     assert arm.new.value == pytest.approx(new.scores[:, 2].mean())
 
@@ -248,6 +249,10 @@ def test_searches_are_compared_by_the_goals_found(tmp_path):
     found = [results.run("new", "arm_reach", seed, seed).goals_found / 5 for seed in range(3)]
     assert comparison.tasks[0].new.mean == pytest.approx(np.mean(found))
     assert f"{np.mean(found):.2f} ± " in screen([comparison])
+    assert [row.name for row in comparison.aggregates] == ["Mean"]
+    assert "fraction of goals found" in answer_words(comparison)
+    for word in ("IQM", "return", "Optimality"):
+        assert word not in screen([comparison])
 
 
 def test_results_of_other_code_are_marked(runs, tmp_path):
@@ -297,8 +302,10 @@ def test_several_configurations_of_the_new_agent_need_a_choice(tmp_path):
 
 def test_different_references_and_no_shared_task_are_refused(runs):
     (new,), (old,) = (sides_of(name, "toy", "smoke", runs) for name in ("new", "old"))
-    other = replace(old, scores=replace(old.scores, references=old.scores.references * 2))
-    with pytest.raises(UserError, match="divide returns by different references"):
+    other = replace(
+        old, scores=replace(old.scores, scale=replace(old.scores.scale, references=old.scores.scale.references * 2))
+    )
+    with pytest.raises(UserError, match="normalise them by different references"):
         compare(new, other, reps=QUICK)
     with pytest.raises(UserError, match="share no task"):
         compare(new, replace(old, scores=old.scores.select([])), reps=QUICK)

@@ -13,8 +13,8 @@ from synthetic_runs import TASKS, evaluation, make_job, write_grid, write_run
 
 from urlbench.cli import app as cli
 from urlbench.core.errors import IncompleteError, UserError
-from urlbench.reports.document import FORMATS, escape_latex, escape_markdown
 from urlbench.reports.figures import PICTURES
+from urlbench.reports.files import FORMATS, escape_latex, escape_markdown
 from urlbench.reports.report import make_report
 
 pytestmark = pytest.mark.usefixtures("synthetic_suites")

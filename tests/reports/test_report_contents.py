@@ -15,6 +15,7 @@ from urlbench.reports.completeness_figure import state_of
 from urlbench.reports.report import make_report
 from urlbench.reports.score_tables import best_of
 from urlbench.results.cells import collect
+from urlbench.results.scores import final_scores
 from urlbench.results.selection import Cell
 from urlbench.runs.store import Status
 from urlbench.statistics.estimates import TaskMean
@@ -58,7 +59,7 @@ def grid(tmp_path_factory) -> Path:
 
 
 def test_csv_holds_every_number_with_all_its_digits(grid):
-    returns = collect(grid, "toy", "smoke").scores()["apt"].returns
+    returns = final_scores(collect(grid, "toy", "smoke"))["apt"].measured
     (row, *_) = rows(report(grid, ["apt", "random"])["tasks.csv"])
     assert (row["domain"], row["task"]) == ("walker", "walker_walk")
     assert float(row["apt mean"]) == np.mean(returns[:, 0])
@@ -161,17 +162,17 @@ def test_one_agent_has_no_pairs(tmp_path, drawn):
 def test_profiles_show_the_fraction_of_runs_above_each_score(grid, drawn):
     report(grid, ["apt", "random"], formats=("png",))
     (axes,) = drawn["profiles"].axes
-    matrix = collect(grid, "toy", "smoke").scores()["apt"]
+    matrix = final_scores(collect(grid, "toy", "smoke"))["apt"]
     (line,) = [line for line in axes.lines if line.get_color() == "#009E73"]
     for tau, value in zip(line.get_xdata(), line.get_ydata(), strict=True):
         assert value == pytest.approx(np.mean(matrix.scores > tau))
     assert line.get_xdata()[0] == 0
-    assert line.get_xdata()[-1] == max(run.scores.max() for run in collect(grid, "toy", "smoke").scores().values())
+    assert line.get_xdata()[-1] == max(run.scores.max() for run in final_scores(collect(grid, "toy", "smoke")).values())
 
 
 def test_scores_are_shown_at_each_evaluation(grid):
     (row, *_) = rows(report(grid, ["apt"])["efficiency.csv"])
-    scores = collect(grid, "toy", "smoke").scores()["apt"].scores
+    scores = final_scores(collect(grid, "toy", "smoke"))["apt"].scores
     assert float(row["200"]) == pytest.approx(scores.mean(axis=0).mean())
     # Synthetic runs reach their final return in a straight line.
     assert float(row["100"]) == pytest.approx(scores.mean(axis=0).mean() / 2)

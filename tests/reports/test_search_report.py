@@ -13,7 +13,7 @@ from synthetic_searches import EPISODES, GOALS, REACH, SPARSE, make_job, write_s
 
 from urlbench.core.errors import IncompleteError, UserError
 from urlbench.reports import figures
-from urlbench.reports.document import FORMATS, escape_latex
+from urlbench.reports.files import FORMATS, escape_latex
 from urlbench.reports.proportions import wilson
 from urlbench.reports.report import make_report
 

@@ -12,9 +12,11 @@ from urlbench.core.errors import IncompleteError, UserError
 from urlbench.core.identity import job_id
 from urlbench.core.interfaces import AgentSpec
 from urlbench.core.types import Spec
-from urlbench.results.cells import collect, validate
+from urlbench.results.cells import collect
+from urlbench.results.commands import seeds_flag
+from urlbench.results.scores import final_scores
 from urlbench.results.selection import Selection
-from urlbench.results.validation import seeds_flag
+from urlbench.results.validation import check, find_problems, validate
 from urlbench.runs.plan import parse_seeds
 from urlbench.runs.store import RunStore
 
@@ -42,7 +44,7 @@ def only_problem(root: Path):
 
 def test_scores_are_final_returns_over_references(tmp_path):
     returns = write_grid(tmp_path, ["apt", "random"], 3)
-    matrices = collect(tmp_path, "toy", "smoke").scores()
+    matrices = final_scores(collect(tmp_path, "toy", "smoke"))
     for agent in ("apt", "random"):
         assert matrices[agent].tasks == tuple(TASKS)
         assert matrices[agent].seeds == (0, 1, 2)
@@ -54,10 +56,12 @@ def test_scores_are_final_returns_over_references(tmp_path):
 
 def test_rows_hold_every_evaluation_with_its_source(grid):
     rows = collect(grid, "toy", "smoke").rows()
-    assert len(rows) == 2 * 3 * 2 * 2
-    row = next(row for row in rows if (row.agent, row.task, row.seed, row.frames) == ("apt", "walker_run", 1, 200))
+    assert len(rows) == 2 * 3 * 2 * 2 * 2
+    of_run = [row for row in rows if (row.agent, row.task, row.seed, row.frames) == ("apt", "walker_run", 1, 200)]
+    row, score = of_run
     assert row.value == pytest.approx(20.0 + 10.0 * 4)
-    assert (row.n_episodes, row.pretrain_frames, row.suite_version, row.metric) == (2, 1000, 1, "episode_return")
+    assert (score.metric, score.value) == ("score", row.value / 200)
+    assert (row.n_episodes, row.pretrain_frames, row.suite_version, row.metric) == (2, 1000, 1, "return")
     assert (grid / row.source).is_file()
 
 
@@ -71,7 +75,7 @@ def test_a_missing_run_names_the_cell_and_its_command(grid):
         f"--runs {grid}"
     )
     with pytest.raises(IncompleteError, match="apt on walker_run, seed 1: there is no run"):
-        collect(grid, "toy", "smoke").scores()
+        final_scores(collect(grid, "toy", "smoke"))
 
 
 def test_what_is_asked_for_is_expected(grid):
@@ -93,7 +97,7 @@ def test_all_gaps_together_group_tasks_that_lack_the_same_seeds(grid):
     for task, seed in [("walker_walk", 0), ("walker_run", 0), ("arm_left", 0), ("arm_left", 1)]:
         shutil.rmtree(folder(grid, task=task, seed=seed).path)
     with pytest.raises(IncompleteError) as caught:
-        collect(grid, "toy", "smoke").scores()
+        final_scores(collect(grid, "toy", "smoke"))
     together = str(caught.value).split("All gaps together:\n")[1].splitlines()
     assert [line.split(" --preset")[0].strip() for line in together] == [
         "urlbench run --suite toy --agent apt --tasks walker_walk,walker_run --seeds 0-0",
@@ -128,7 +132,7 @@ def test_a_duplicate_is_never_averaged(grid):
     assert "seed_1 and" in problem.message
     assert "seed_1_copy" in problem.message
     with pytest.raises(IncompleteError, match="2 runs claim this cell"):
-        collect(grid, "toy", "smoke").scores(allow_partial=True)
+        final_scores(collect(grid, "toy", "smoke"), allow_partial=True)
 
 
 def test_a_run_in_another_runs_folder_is_refused(grid):
@@ -184,6 +188,28 @@ def test_an_unreadable_spec_is_named(grid):
     assert "walker_run/snapshot_1000/seed_1/spec.json cannot be read" in problems[0].message
 
 
+@pytest.mark.parametrize("suite", [None, "toy"])
+def test_runs_of_an_earlier_version_are_named_and_counted_for_nothing(grid, suite):
+    file = folder(grid).spec_file
+    stored = json.loads(file.read_text())
+    del stored["format"]
+    file.write_text(json.dumps(stored))
+    problems = validate(grid, suite)
+    assert [problem.kind for problem in problems] == ["unreadable", "missing"]
+    place = folder(grid).path.relative_to(grid)
+    assert problems[0].message.startswith(f"{place} was made by an earlier version of urlbench, ")
+    with pytest.raises(IncompleteError, match="was made by an earlier version of urlbench"):
+        check(collect(grid, "toy", "smoke"))
+
+
+def test_a_folder_of_an_earlier_version_beside_another_suite_is_not_passed_over(grid):
+    old = RunStore(grid).run_dir(make_job("apt", "arm_left", 0, suite="old@1"))
+    old.path.mkdir(parents=True)
+    old.spec_file.write_text(json.dumps({"id": "0", "spec": {}}))
+    assert [problem.path for problem in validate(grid)] == [f"{old.path.relative_to(grid)}/spec.json"]
+    assert validate(grid, "toy") == []
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -217,7 +243,7 @@ def test_mixed_package_versions_are_a_conflict(grid):
     assert problem.kind == "versions"
     assert "seed_1 was made with mujoco 2.9.0, most others with mujoco 3.3.0" in problem.message
     with pytest.raises(IncompleteError, match="never mix"):
-        collect(grid, "toy", "smoke").scores(allow_partial=True)
+        final_scores(collect(grid, "toy", "smoke"), allow_partial=True)
 
 
 def test_mixed_suite_versions_are_a_conflict_until_one_is_chosen(grid):
@@ -254,11 +280,11 @@ def test_two_configurations_of_an_agent_are_two_agents(tmp_path):
     jobs = [make_job("apt", "arm_left", seed, config={"lr": lr}) for seed in (0, 1) for lr in (0.1, 0.2)]
     for job in jobs:
         write_run(tmp_path, job, 10.0 * job.spec.agent_config["lr"])
-    matrices = collect(tmp_path, "toy", "smoke").scores()
+    matrices = final_scores(collect(tmp_path, "toy", "smoke"))
     assert sorted(matrices) == sorted({job.path.split("/")[1] for job in jobs})
     one = jobs[1].path.split("/")[1]
-    assert list(collect(tmp_path, "toy", "smoke", Selection(agents=(one,))).scores()) == [one]
-    np.testing.assert_allclose(matrices[one].returns, 2.0)
+    assert list(final_scores(collect(tmp_path, "toy", "smoke", Selection(agents=(one,))))) == [one]
+    np.testing.assert_allclose(matrices[one].measured, 2.0)
 
 
 def test_fine_tunings_from_other_snapshots_are_left_out(grid):
@@ -274,8 +300,8 @@ def test_fine_tunings_from_other_snapshots_are_left_out(grid):
 def test_partial_scores_leave_missing_cells_empty(grid):
     shutil.rmtree(folder(grid).path)
     results = collect(grid, "toy", "smoke")
-    matrix = results.scores(allow_partial=True)["apt"]
-    assert np.isnan(matrix.returns).tolist() == [[False, False, False], [False, True, False]]
+    matrix = final_scores(results, allow_partial=True)["apt"]
+    assert np.isnan(matrix.measured).tolist() == [[False, False, False], [False, True, False]]
     assert (results.n_usable, results.n_expected) == (11, 12)
 
 
@@ -304,8 +330,48 @@ def test_the_command_names_overrides_and_plugins_of_the_runs(tmp_path, monkeypat
         name: str = "a"
 
     spec = AgentSpec("apt", "", "", ("states",), True, Config, lambda context, config: None, {"smoke": {"name": "b"}})
-    monkeypatch.setattr("urlbench.results.validation.load_agent", lambda name: spec)
+    monkeypatch.setattr("urlbench.results.commands.load_agent", lambda name: spec)
     for seed in (0, 1):
         job = make_job("apt", "arm_left", seed, config={"lr": 0.5, "name": "b"})
         write_run(tmp_path, job.model_copy(update={"plugins": ("my agent.py",)}), done=seed == 0)
     assert "--plugin 'my agent.py' -o agent.lr=0.5 --runs" in only_problem(tmp_path).command
+
+
+def write_shared(root: Path, seeds: dict[str, int]) -> None:
+    """The runs of agents that all start from the pretrainings of `maker`, the first `seeds` of each."""
+    for seed in range(max(seeds.values())):
+        pretraining = make_job("maker", "walker_walk", seed, config={"lr": 0.1}, pretrain=True)
+        write_run(root, pretraining)
+        for agent in (agent for agent, number in seeds.items() if seed < number):
+            job = make_job(agent, "walker_walk", seed, config={"lr": 0.1, "tuned": agent})
+            spec = job.spec.model_copy(update={"parent": pretraining.id})
+            write_run(root, job.model_copy(update={"id": job_id(spec), "spec": spec}), 10.0)
+
+
+def test_a_shared_pretraining_is_no_agent_of_its_own(tmp_path):
+    write_shared(tmp_path, {"one": 2, "other": 2})
+    results = collect(tmp_path, "toy", "smoke")
+    assert [agent.label for agent in results.agents] == ["one", "other"]
+    assert find_problems(results) == []
+    assert final_scores(results)["other"].pretrains
+
+
+def test_what_makes_a_shared_pretraining_counts_once_beside_the_others(tmp_path):
+    write_shared(tmp_path, {"maker": 2, "other": 2})
+    results = collect(tmp_path, "toy", "smoke")
+    assert [agent.label for agent in results.agents] == ["maker", "other"]
+    assert find_problems(results) == []
+
+
+def test_more_seeds_of_one_sharer_are_no_gaps_of_another(tmp_path):
+    write_shared(tmp_path, {"one": 1, "other": 3})
+    assert validate(tmp_path, "toy", "smoke", ["one"]) == []
+    assert [(p.agent, p.seed) for p in validate(tmp_path, "toy", "smoke")] == [("one", 1), ("one", 2)]
+
+
+def test_a_shared_pretraining_that_nothing_starts_from_is_a_gap_of_those_who_share_it(tmp_path):
+    write_shared(tmp_path, {"one": 1, "other": 1})
+    write_run(tmp_path, make_job("maker", "walker_walk", 4, config={"lr": 0.1}, pretrain=True))
+    problems = validate(tmp_path)
+    assert [(p.kind, p.agent, p.seed) for p in problems] == [("missing", "one", 4), ("missing", "other", 4)]
+    assert "--agent one " in problems[0].command

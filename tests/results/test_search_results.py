@@ -23,9 +23,10 @@ from synthetic_searches import (
 from urlbench.core.errors import IncompleteError, UserError
 from urlbench.core.identity import job_id
 from urlbench.core.types import Job, Suite
-from urlbench.results.cells import collect, validate
+from urlbench.results.cells import collect
 from urlbench.results.problems import Problem
 from urlbench.results.selection import Selection
+from urlbench.results.validation import check, find_problems, validate
 from urlbench.runs.plan import PlanRequest, make_plan, parse_seeds
 from urlbench.runs.store import RunDirectory
 
@@ -71,7 +72,11 @@ def test_rows_hold_the_fractions_of_goals_and_of_episodes(tmp_path):
     found[0, :6] = True
     write_search(tmp_path, JOB, found)
     rows = {row.metric: row for row in collect(tmp_path, "toy-reach", "smoke").rows()}
-    assert {metric: row.value for metric, row in rows.items()} == {"goals_found": 1 / 5, "episodes_found": 6 / 60}
+    assert {metric: row.value for metric, row in rows.items()} == {
+        "goals_found": 1 / 5,
+        "episodes_found": 6 / 60,
+        "score": 1 / 5,
+    }
     row = rows["goals_found"]
     assert (row.goal_set, row.seed, row.phase, row.n_episodes) == (1, 1, "search", 60)
     assert (row.pretrain_frames, row.pretrain_updates, row.frames) == (1000, 0, 0)
@@ -193,7 +198,7 @@ def test_an_unfinished_search_counts_episodes(searches):
 def test_runs_on_other_goal_sets_are_counted_and_left_out(searches):
     write_search(searches, make_job("apt", 1, goal_set=7))
     results = collect(searches, "toy-reach", "smoke")
-    assert results.problems() == []
+    assert find_problems(results) == []
     assert (results.elsewhere, results.n_usable, results.n_expected) == (1, 6, 6)
     assert {row.goal_set for row in results.rows()} == {0, 1, 2}
 
@@ -201,9 +206,9 @@ def test_runs_on_other_goal_sets_are_counted_and_left_out(searches):
 def test_every_seed_is_expected_on_every_goal_set_that_is_chosen(searches):
     results = collect(searches, "toy-reach", "smoke", Selection(agents=("apt",), goal_sets=(0, 2)))
     assert (results.n_expected, results.n_usable, results.elsewhere) == (6, 2, 1)
-    assert {(problem.seed, problem.goal_set) for problem in results.problems()} == {(0, 2), (1, 0), (1, 2), (2, 0)}
+    assert {(problem.seed, problem.goal_set) for problem in find_problems(results)} == {(0, 2), (1, 0), (1, 2), (2, 0)}
     with pytest.raises(IncompleteError) as caught:
-        results.check()
+        check(results)
     message = str(caught.value)
     assert "1 run is left out, on other goal sets than 0,2" in message
     together = [line.strip() for line in message.split("All gaps together:\n")[1].splitlines()]
@@ -215,7 +220,7 @@ def test_every_seed_is_expected_on_every_goal_set_that_is_chosen(searches):
 
 def test_goal_sets_that_lack_the_same_seeds_go_into_one_command(searches):
     with pytest.raises(IncompleteError) as caught:
-        collect(searches, "toy-reach", "smoke", Selection(agents=("apt",), goal_sets=(5, 6, 7))).check()
+        check(collect(searches, "toy-reach", "smoke", Selection(agents=("apt",), goal_sets=(5, 6, 7))))
     together = str(caught.value).split("All gaps together:\n")[1].splitlines()
     assert len(together) == 1
     assert "--seeds 0-2 --preset smoke --goal-sets 5-7" in together[0]
@@ -225,7 +230,9 @@ def test_the_commands_plan_the_missing_runs(searches):
     """What a command says comes to the cells that are missing, whatever the seeds and sets."""
     shutil.rmtree(searches / JOB.path)
     for choice in (None, (0, 2)):
-        missing = collect(searches, "toy-reach", "smoke", Selection(agents=("random",), goal_sets=choice)).problems()
+        missing = find_problems(
+            collect(searches, "toy-reach", "smoke", Selection(agents=("random",), goal_sets=choice))
+        )
         cells = set()
         for problem in missing:
             words = problem.command.split()

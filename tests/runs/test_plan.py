@@ -1,6 +1,7 @@
 """From a request to jobs: names, seeds, identity and paths."""
 
 import json
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -11,7 +12,7 @@ from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, config_hash, job_id
 from urlbench.core.interfaces import Agent, AgentContext, AgentSpec
 from urlbench.core.types import Domain, JobSpec, Normaliser, Protocol, Spec, Suite, Task
-from urlbench.runs.plan import PlanRequest, format_frames, make_plan, parse_frames, parse_seeds
+from urlbench.runs.plan import PlanRequest, format_frames, make_plan, parse_frames, parse_seeds, pretraining_lines
 
 TASKS = {"ant_run": "ant", "ant_jump": "ant", "fish_swim": "fish"}
 
@@ -40,6 +41,7 @@ SUITE = Suite(
     ),
     tasks=tuple(Task(name=name, domain=domain, description="") for name, domain in TASKS.items()),
     protocols={"paper": protocol("paper"), "smoke": protocol("smoke")},
+    score="normalised_return",
     normaliser=Normaliser(name="none", version=1, source="made up", references=dict.fromkeys(TASKS, 1.0)),
     environment="nowhere:nothing",
     packages=("numpy",),
@@ -124,6 +126,55 @@ def test_finetunings_of_a_domain_and_seed_share_one_pretraining() -> None:
         assert jobs.index(parent) < jobs.index(job)
 
 
+class SharingConfig(PlannedConfig):
+    tuned: float = 1.0
+
+
+def register_sharer(name: str = "sharer", pretrained_as: str = "learner", tuned: tuple[str, ...] = ("tuned",)) -> None:
+    spec = replace(agent_spec(name), config=SharingConfig, pretrained_as=pretrained_as, finetuning_settings=tuned)
+    registry.register_agent(spec)
+
+
+def test_agents_that_are_pretrained_alike_start_from_one_pretraining() -> None:
+    register_sharer()
+    asked = request(agents=("learner", "sharer"), domains=("ant",), seeds=(0, 1), overrides=("sharer.tuned=2",))
+    plan = make_plan(asked)
+    pretrainings = [job for job in plan.jobs if job.spec.phase == "pretrain"]
+    assert pretrainings == list(make_plan(request(domains=("ant",), seeds=(0, 1), phase="pretrain")).jobs)
+    assert len(plan.jobs) == 2 + 2 * 2 * 2
+    for job in plan.jobs[2:]:
+        assert (job.spec.parent, job.parent_path) == (
+            pretrainings[job.spec.seed].id,
+            pretrainings[job.spec.seed].path,
+        )
+    assert {job.spec.agent_config.get("tuned") for job in plan.jobs[2:]} == {None, 2.0}
+    assert [*pretraining_lines(asked, plan)] == ["2 agents share 2 pretrainings of learner: learner, sharer"]
+
+
+@pytest.mark.parametrize("phase", ["all", "pretrain", "finetune"])
+def test_it_is_said_whose_pretraining_an_agent_starts_from(phase: Any) -> None:
+    register_sharer()
+    asked = request(agents=("sharer",), domains=("ant",), phase=phase)
+    assert [*pretraining_lines(asked, make_plan(asked))] == ["sharer starts from 1 pretraining of learner"]
+    own = request(domains=("ant",), phase=phase)
+    assert [*pretraining_lines(own, make_plan(own))] == []
+
+
+def test_settings_that_pretraining_reads_are_not_shared() -> None:
+    register_sharer()
+    plan = make_plan(request(agents=("learner", "sharer"), domains=("ant",), overrides=("sharer.rate=2",)))
+    assert [job.spec.agent_config["rate"] for job in plan.jobs if job.spec.phase == "pretrain"] == [0.1, 2.0]
+
+
+def test_an_agent_cannot_be_pretrained_as_one_that_reads_other_settings_or_has_no_pretraining() -> None:
+    register_sharer(tuned=())
+    with pytest.raises(UserError, match=r"pretrained as 'learner', which does not take its tuned; name .* in finetun"):
+        make_plan(request(agents=("sharer",)))
+    register_sharer("heir", "newborn")
+    with pytest.raises(UserError, match="pretrained as 'newborn', which has no pretraining of its own"):
+        make_plan(request(agents=("heir",)))
+
+
 def test_the_primal_task_pretrains() -> None:
     (job,) = make_plan(request(domains=("ant",), phase="pretrain")).jobs
     assert (job.spec.task, job.spec.snapshot, job.spec.parent) == ("ant_run", 0, None)
@@ -205,5 +256,6 @@ def test_what_cannot_be_planned_says_why(changes: dict[str, Any], message: str) 
 
 def test_a_package_that_is_part_of_the_identity_must_be_installed() -> None:
     registry.register_suite(SUITE.model_copy(update={"name": "far-states", "packages": ("no-such-package",)}))
-    with pytest.raises(UserError, match="needs the package 'no-such-package'"):
+    message = r"suite 'far-states' needs .*: no-such-package \(not installed\); run: pip install 'no-such-package'"
+    with pytest.raises(UserError, match=message):
         make_plan(request(suite="far-states"))

@@ -136,6 +136,21 @@ def test_an_edited_or_damaged_spec_is_named(tmp_path: Path, prepared: RunDirecto
         RunDirectory(tmp_path / "nowhere").read_job(tmp_path)
 
 
+@pytest.mark.parametrize(("number", "version"), [(None, "an earlier"), (1, "another"), (3, "another")])
+def test_a_directory_of_another_version_is_refused_and_left_alone(
+    tmp_path: Path, prepared: RunDirectory, number: int | None, version: str
+) -> None:
+    stored = json.loads(prepared.spec_file.read_text())
+    assert stored.pop("format") == 2
+    prepared.spec_file.write_text(canonical_json(stored | ({"format": number} if number else {})))
+    before = prepared.spec_file.read_bytes()
+    message = rf"{prepared.path} was made by {version} version of urlbench, .* freeze its results with that version, "
+    for read in (lambda: prepared.read_job(tmp_path), lambda: prepared.prepare(make_job())):
+        with pytest.raises(UserError, match=message + r".*--runs, or here with --rerun stale"):
+            read()
+    assert prepared.spec_file.read_bytes() == before
+
+
 def test_the_runs_folder_must_contain_the_run(tmp_path: Path, prepared: RunDirectory) -> None:
     with pytest.raises(UserError, match="does not lie below the runs folder"):
         prepared.read_job(tmp_path / "other")

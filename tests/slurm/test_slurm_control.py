@@ -87,6 +87,21 @@ def test_cancel_by_agent(fake_slurm: FakeSlurm, urlbench: Command, runs: list[st
     assert fake_slurm.calls("scancel") == ["101_1"]
 
 
+@pytest.mark.parametrize("agent", ["toy", "toy-cautious"])
+def test_cancelling_one_agent_leaves_the_pretraining_that_another_waits_for(
+    fake_slurm: FakeSlurm, urlbench: Command, runs: list[str], agent: str
+) -> None:
+    plan = toy_plan(agents=("toy", "toy-cautious"), seeds=(0,), tasks=("ball_left",))
+    assert fake_slurm.run(plan) == 0
+    assert urlbench("cancel", "--agent", agent, *runs).code == 0
+    own = {"toy": "102", "toy-cautious": "103"}
+    assert fake_slurm.calls("scancel") == [own[agent]]
+    for job_id in own.values():
+        fake_slurm.change(job_id, None)
+    assert urlbench("cancel", "--agent", "toy,toy-cautious", *runs).code == 0
+    assert fake_slurm.calls("scancel") == ["101"]
+
+
 def test_a_plain_job_has_no_index(fake_slurm: FakeSlurm, urlbench: Command, runs: list[str]) -> None:
     assert fake_slurm.run(toy_plan(phase="pretrain", seeds=(0,))) == 0
     assert urlbench("cancel", "--all", *runs).code == 0

@@ -70,14 +70,42 @@ def test_each_wave_of_fine_tunings_is_an_array_in_the_order_of_its_pretrainings(
     ]
 
 
-def test_a_domain_with_more_tasks_than_others_gets_the_rest_behind_its_own_elements() -> None:
+def test_a_domain_with_more_tasks_than_others_has_arrays_of_its_own() -> None:
     arrays = grouped(toy_plan(domains=("ball", "cube"), tasks=("ball_left", "ball_right", "cube_far")).jobs)
-    assert shown(arrays)[1:] == [
-        [f"finetune {task} from 100 seed {seed}" for task in ("ball_left", "cube_far") for seed in (0, 1)],
-        ["finetune ball_right from 100 seed 0"],
-        ["finetune ball_right from 100 seed 1"],
+    assert shown(arrays) == [
+        *([f"pretrain {domain} seed {seed}" for seed in (0, 1)] for domain in ("ball", "cube")),
+        *(
+            [f"finetune {task} from 100 seed {seed}" for seed in (0, 1)]
+            for task in ("ball_left", "ball_right", "cube_far")
+        ),
     ]
-    assert [array.dependency for array in arrays[1:]] == [after("a0"), after("a0", 0), after("a0", 1)]
+    assert [array.dependency for array in arrays[2:]] == [after("a0"), after("a0"), after("a1")]
+
+
+@pytest.mark.parametrize("runs_per_element", [1, 2])
+def test_agents_that_share_a_pretraining_wait_for_it_element_by_element(runs_per_element: int) -> None:
+    agents = ("toy", "toy-cautious", "toy-fail")
+    plan = toy_plan(agents=agents, seeds=(0, 1, 2, 3), tasks=("ball_left",))
+    arrays = grouped(plan.jobs, runs_per_element=runs_per_element)
+    elements = 4 // runs_per_element
+    assert [(array.phase, len(array.packs), array.dependency) for array in arrays] == [
+        ("pretrain", elements, None),
+        ("pretrain", elements, None),
+        ("finetune", elements, after("a0")),
+        ("finetune", elements, after("a0")),
+        ("finetune", elements, after("a1")),
+    ]
+    assert [{job.spec.agent for pack in array.packs for job in pack} for array in arrays] == [
+        {"toy"},
+        {"toy-fail"},
+        {"toy"},
+        {"toy-cautious"},
+        {"toy-fail"},
+    ]
+    for array in arrays[2:]:
+        parents = arrays[int(array.dependency.array[1:])] if array.dependency else arrays[0]
+        for pack, parent in zip(array.packs, parents.packs, strict=True):
+            assert {job.spec.parent for job in pack} == {job.id for job in parent}
 
 
 def test_every_snapshot_is_a_wave() -> None:

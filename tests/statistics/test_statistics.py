@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from rliable import library, metrics
-from synthetic_scores import matrix, random_scores
+from synthetic_scores import hundred, matrix, random_scores
 
 from urlbench.core.errors import UserError
 from urlbench.results.score_matrix import ScoreMatrix
@@ -159,7 +159,7 @@ def test_infinite_scores_are_refused():
 
 def test_rliable_bug_mixed_up_axes_are_refused():
     one = matrix(random_scores(8, 4))
-    turned = ScoreMatrix(**{**vars(one), "returns": one.returns.T, "references": np.full(8, 100.0)})
+    turned = ScoreMatrix(**{**vars(one), "measured": one.measured.T, "scale": hundred(8)})
     with pytest.raises(AssertionError, match="seeds x tasks"):
         aggregate(turned)
 

@@ -104,6 +104,6 @@ def test_a_point_of_a_curve_without_all_runs_says_so_and_leaves_the_others_alone
 
 def test_rows_of_another_order_share_the_draws_of_a_curve():
     one = matrix(random_scores(5, 2))
-    mixed = dataclasses.replace(one, returns=one.returns[::-1], seeds=one.seeds[::-1])
+    mixed = dataclasses.replace(one, measured=one.measured[::-1], seeds=one.seeds[::-1])
     curve = efficiency_curve({1: one, 2: mixed}, reps=100)
     assert (curve.lows[0], curve.highs[0]) == (curve.lows[1], curve.highs[1])

@@ -175,7 +175,9 @@ def test_the_cluster_difference_is_wider_where_either_agent_pretrains():
 def test_seeds_needed_follow_from_the_standard_error():
     rng = np.random.default_rng(2)
     x, y = (matrix(rng.normal(0.5, 0.2, (6, 4)), agent=agent, seeds=range(6)) for agent in ("apt", "cic"))
-    y = dataclasses.replace(y, returns=y.returns - y.returns.mean() + x.returns.mean() - 4.0, seeds=tuple(range(6, 12)))
+    y = dataclasses.replace(
+        y, measured=y.measured - y.measured.mean() + x.measured.mean() - 4.0, seeds=tuple(range(6, 12))
+    )
     assert not paired_difference(x, y, "Mean").resolved
     # The difference is 0.04. Of the mean of four means, each of n runs: the sum of the sample variances / (16 n).
     variance = sum(np.var(one.scores, axis=0, ddof=1).sum() / 16 for one in (x, y))
@@ -191,7 +193,7 @@ def test_no_more_seeds_for_what_is_resolved_by_luck():
     spread = paired_difference(x, y, "Mean").estimate
     # Of the interval, 110 % of what reaches 0; for 80 % power it would have to be 143 %.
     shift = 1.1 * (spread.value - spread.low) - spread.value
-    x = dataclasses.replace(x, returns=x.returns + 100 * shift)
+    x = dataclasses.replace(x, measured=x.measured + 100 * shift)
     assert paired_difference(x, y, "Mean").resolved
     assert seeds_needed(x, y, "Mean").more_seeds == 0
 

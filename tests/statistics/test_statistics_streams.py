@@ -75,7 +75,7 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch):
 @pytest.mark.parametrize("ci", ["stratified", "cluster"])
 def test_openrlbenchmark_bug_the_order_of_rows_changes_nothing(ci):
     order = [5, 2, 7, 0, 1, 6, 3, 4]
-    mixed = dataclasses.replace(X, returns=X.returns[order], seeds=tuple(X.seeds[row] for row in order))
+    mixed = dataclasses.replace(X, measured=X.measured[order], seeds=tuple(X.seeds[row] for row in order))
     assert everything(mixed, ci=ci) == everything(X, ci=ci)
 
 
@@ -85,7 +85,7 @@ def test_the_order_of_tasks_changes_nothing_but_rounding():
         X,
         tasks=tuple(X.tasks[task] for task in order),
         domains=tuple(X.domains[task] for task in order),
-        returns=X.returns[:, order],
+        measured=X.measured[:, order],
     )
     for name, estimate in aggregate(X, "cluster", 300).items():
         other = aggregate(mixed, "cluster", 300)[name]

@@ -22,7 +22,7 @@ from urlbench.agents.common.actor_critic import ActorCriticConfig
 from urlbench.agents.common.learner import LatentActor
 from urlbench.agents.common.skill_schedule import SkillSchedule
 from urlbench.agents.common.world_model import WorldModelConfig
-from urlbench.core.interfaces import AgentContext, Schedule, TimeStep
+from urlbench.core.interfaces import AgentContext, Batch, Schedule, TimeStep
 from urlbench.episodes.replay import Replay
 
 
@@ -39,7 +39,7 @@ def check_dreamer_replay(data: Recording) -> None:
         step = TimeStep(arrays["observation"][i], *numbers, is_first=i == 0, is_last=i == entries - 1)
         replay.add(step, arrays["action"][i] if i else None)
     assert replay.steps == data.hp("episode_length")
-    batch = replay.sample(np.random.default_rng(0), 400 * entries, length)
+    batch = replay.sample(np.random.default_rng(0), Batch(size=400 * entries, length=length))
     starts = (batch["observation"][:, 0, None] == arrays["observation"]).all(-1).argmax(-1)
     windows = starts[:, None] + np.arange(length)
     for name, array in arrays.items():

@@ -27,7 +27,7 @@ from urlbench.agents.ddpg.diayn import DIAYNConfig
 from urlbench.agents.ddpg.learner import DDPGLearner
 from urlbench.agents.ddpg.networks import Policy, Trunk, TwinCritic, random_shift
 from urlbench.agents.ddpg.smm import SMMConfig
-from urlbench.core.interfaces import AgentContext, TimeStep
+from urlbench.core.interfaces import AgentContext, Batch, TimeStep
 from urlbench.core.registry import load_agent
 from urlbench.core.types import ObservationKind
 from urlbench.episodes.replay import Replay
@@ -247,7 +247,7 @@ def check_nstep_replay(data: Recording) -> None:
         numbers = (float(arrays["reward"][i, 0]), float(arrays["discount"][i, 0]))
         step = TimeStep(arrays["observation"][i], *numbers, is_first=i == 0, is_last=i == entries - 1)
         replay.add(step, arrays["action"][i] if i else None, {"skill": arrays["skill"][i]})
-    windows = replay.sample(np.random.default_rng(0), 400 * entries, nstep + 1)
+    windows = replay.sample(np.random.default_rng(0), Batch(size=400 * entries, length=nstep + 1))
     starts = (windows["observation"][:, 0, None] == arrays["observation"]).all(-1).argmax(-1)
     found, first, counts = np.unique(starts, return_index=True, return_counts=True)
     assert (np.diff(found) == 1).all()

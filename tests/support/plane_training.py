@@ -91,7 +91,7 @@ def train(agent: Agent, environment: Plane, *, steps: int, seed: int = 0) -> Arr
         random = step < schedule.seed_frames
         action = rng.uniform(-1, 1, 2).astype(np.float32) if random else actor.act(aligned(timestep.observation), step)
         if not random and schedule.update_every_frames and step % schedule.update_every_frames == 0:
-            agent.update(replay.sample(rng, schedule.batch_size, schedule.batch_length))
+            agent.update(replay.sample(rng, schedule.sampled[""]))
         timestep = environment.step(action)
         replay.add(timestep, action, actor.recorded())
         positions.append(timestep.observation)

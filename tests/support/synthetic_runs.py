@@ -37,6 +37,7 @@ TOY = Suite(
     ),
     tasks=tuple(Task(name=task, domain=domain, description=task) for task, domain in TASKS.items()),
     protocols={preset: _protocol(preset) for preset in ("paper", "smoke")},
+    score="normalised_return",
     normaliser=Normaliser(
         name="toy-expert",
         version=1,
@@ -45,6 +46,7 @@ TOY = Suite(
     ),
     environment="nowhere:none",
     packages=("mujoco",),
+    requirements=("mujoco==3.3.0",),
 )
 
 

@@ -4,8 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from urlbench.results.score_kinds import KINDS, Scale
 from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.summary_scores import SummaryScores
+
+
+def hundred(n_tasks: int) -> Scale:
+    """Returns divided by 100 on every task."""
+    return Scale(KINDS["normalised_return"], np.zeros(n_tasks), np.full(n_tasks, 100.0))
 
 
 def matrix(scores, *, agent="apt", domains: Sequence[str] | None = None, pretrains=True, seeds=None) -> ScoreMatrix:
@@ -21,8 +27,8 @@ def matrix(scores, *, agent="apt", domains: Sequence[str] | None = None, pretrai
         domains=tuple(domains or ["body"] * n_tasks),
         seeds=tuple(range(n_runs) if seeds is None else seeds),
         pretrains=pretrains,
-        returns=scores * 100.0,
-        references=np.full(n_tasks, 100.0),
+        measured=scores * 100.0,
+        scale=hundred(n_tasks),
     )
 
 
@@ -43,7 +49,7 @@ def summary(scores, errors, n_seeds, *, agent="APT", source="someone-2023") -> S
         means=means * 100.0,
         standard_errors=np.broadcast_to(np.asarray(errors, dtype=np.float64) * 100.0, means.shape),
         n_seeds=np.broadcast_to(np.asarray(n_seeds, dtype=np.int64), means.shape),
-        references=np.full(len(means), 100.0),
+        scale=hundred(len(means)),
         label=f"{source}/{agent}",
     )
 

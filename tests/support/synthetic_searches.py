@@ -43,6 +43,7 @@ REACH = Suite(
     domains=(Domain(name="arm", primal_task="arm_reach", max_episode_frames=10),),
     tasks=(Task(name="arm_reach", domain="arm", description="reach"),),
     protocols=_protocols("paper", "paper-released-code", "smoke", goals=GOALS, found_reward=1.0),
+    score="goals_found",
     normaliser=None,
     environment="nowhere:none",
     packages=("mujoco",),
@@ -52,6 +53,7 @@ SPARSE = TOY.model_copy(
     update={
         "name": "toy-sparse",
         "protocols": _protocols("paper", "paper-released-code", "smoke", found_reward=0.5),
+        "score": "goals_found",
         "normaliser": None,
         "pretrained_in": "toy",
     }

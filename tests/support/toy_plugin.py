@@ -3,7 +3,8 @@
 Suite `toy-states`: a point on a line is pushed by the action; the reward is higher near the task's place. In
 `toy-pixels` it is seen as an image. `toy-search` looks for the places with agents pretrained in `toy-states`, and
 `toy-goals` for places in numbered sets. Agent `toy` learns a linear model with momentum and dropout, so weights,
-optimiser, counters and generators all matter for what comes next; `toy-fail` raises for one seed. Give this file to
+optimiser, counters and generators all matter for what comes next; `toy-cautious` starts from the same pretraining, but
+from smaller weights; `toy-fail` raises for one seed. Give this file to
 `--plugin`, or import it as a module.
 """
 
@@ -270,6 +271,26 @@ class FailingAgent(ToyAgent):
     fails = True
 
 
+class CautiousConfig(ToyConfig):
+    """What caution adds: the share of the pretrained weights that fine-tuning starts from."""
+
+    kept_share: float = 0.5
+
+
+class CautiousAgent(ToyAgent):
+    """Starts its fine-tuning from a share of the pretrained weights."""
+
+    config: CautiousConfig
+
+    def for_finetuning(self, context: AgentContext) -> Agent:
+        agent = super().for_finetuning(context)
+        assert isinstance(agent, CautiousAgent)
+        with torch.no_grad():
+            for parameter in agent.model.parameters():
+                parameter.mul_(self.config.kept_share)
+        return agent
+
+
 def _protocol(preset: str, pretrain: int, finetune: int) -> Protocol:
     return Protocol(
         preset=preset,
@@ -298,6 +319,7 @@ SUITE = Suite(
         "small": _protocol("small", 200, 160),
         "smoke": _protocol("smoke", 100, 80),
     },
+    score="normalised_return",
     normaliser=Normaliser(
         name="toy-expert", version=1, source="made up", references=dict.fromkeys(PLACES, float(EPISODE_FRAMES))
     ),
@@ -344,6 +366,7 @@ SEARCH = SUITE.model_copy(
         "name": "toy-search",
         "description": "places on a line, to be found by agents pretrained in toy-states",
         "protocols": _search_protocols(found_reward=0.9),
+        "score": "goals_found",
         "normaliser": None,
         "pretrained_in": "toy-states",
     }
@@ -357,6 +380,7 @@ GOAL_SUITE = Suite(
     domains=(Domain(name="line", primal_task="line_find", max_episode_frames=EPISODE_FRAMES),),
     tasks=(Task(name="line_find", domain="line", description="find the goal"),),
     protocols=_search_protocols(found_reward=1.0, goals=GOALS, stop_when_found=True),
+    score="goals_found",
     normaliser=None,
     environment=f"{__name__}:make_goal_environment",
     packages=("numpy",),
@@ -364,23 +388,34 @@ GOAL_SUITE = Suite(
 )
 
 
-def _agent(name: str, build: type[ToyAgent], description: str) -> AgentSpec:
+def _agent(
+    name: str, build: type[ToyAgent], description: str, config: type[ToyConfig] = ToyConfig, **more: Any
+) -> AgentSpec:
     return AgentSpec(
         name=name,
         description=description,
         paper="none",
         observations=("states",),
         pretrains=True,
-        config=ToyConfig,
+        config=config,
         build=build,
         presets={},
+        **more,
     )
 
 
 TOY = _agent("toy", ToyAgent, "learns a linear model")
+TOY_CAUTIOUS = _agent(
+    "toy-cautious",
+    CautiousAgent,
+    "starts from a share of what toy has learned",
+    CautiousConfig,
+    pretrained_as="toy",
+    finetuning_settings=("kept_share",),
+)
 TOY_FAIL = _agent("toy-fail", FailingAgent, "raises in one update of one seed")
 
 for _suite in (SUITE, PIXELS, SEARCH, GOAL_SUITE):
     register_suite(_suite)
-register_agent(TOY)
-register_agent(TOY_FAIL)
+for _agent_spec in (TOY, TOY_CAUTIOUS, TOY_FAIL):
+    register_agent(_agent_spec)

@@ -69,17 +69,25 @@ class Hold:
 
 
 def toy_jobs(
-    root: Path, *, agent: str = "toy", preset: str = "smoke", overrides: tuple[str, ...] = (), seed: int = 0
+    root: Path,
+    *,
+    suite: str = "toy-states",
+    task: str = "ball_left",
+    agent: str = "toy",
+    preset: str = "smoke",
+    overrides: tuple[str, ...] = (),
+    seed: int = 0,
+    plugin: str = str(PLUGIN),
 ) -> tuple[tuple[Job, RunDirectory], tuple[Job, RunDirectory]]:
     """A pretraining and a fine-tuning that starts from it, both prepared."""
     request = PlanRequest(
-        suite="toy-states",
+        suite=suite,
         agents=(agent,),
-        tasks=("ball_left",),
+        tasks=(task,),
         seeds=(seed,),
         preset=preset,
         overrides=overrides,
-        plugins=(str(PLUGIN),),
+        plugins=(plugin,),
     )
     store = RunStore(root)
     pretraining, finetuning = make_plan(request).jobs

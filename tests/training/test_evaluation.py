@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from processes import finish, started, wait_until
+from toy_judged import PLUGINS
 from toy_runs import PLUGIN, Hold, assert_same_run, run, run_both, toy_jobs
 from toy_search import pretrained_search
 
@@ -26,7 +27,12 @@ from urlbench.training.evaluation import Episode, FinetuningEvaluation, LocalPla
 from urlbench.training.evaluation_pool import ProcessPlayer, open_player
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.usefixtures("toy_suites")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered() -> None:
+    for plugin in PLUGINS:
+        load_plugin(plugin)
 
 
 class RecordingAgent(Agent):
@@ -139,13 +145,13 @@ def test_an_evaluation_takes_the_next_start_states_of_one_stream(tmp_path: Path)
     rest: Any = build_environment(job.spec)
     evaluation = FinetuningEvaluation(job.spec, rest, LocalPlayer(environment, None))
     agent = RecordingAgent()
-    first = evaluation.returns(agent, 20, nothing)
+    first = evaluation.play(agent, 20, nothing)
     between = evaluation.random_state()
-    second = evaluation.returns(agent, 40, nothing)
+    second = evaluation.play(agent, 40, nothing)
     fresh = build_environment(job.spec)
     assert starts == [fresh.reset().observation.tolist() for _ in range(6)]
     evaluation.set_random_state(between)
-    assert evaluation.returns(agent, 40, nothing) == second != first
+    assert evaluation.play(agent, 40, nothing) == second != first
     made = [call for call in agent.calls if call.startswith("actor")]
     shared = [call for call in agent.calls if call.startswith("shared")]
     assert len(shared) == 9
@@ -185,7 +191,74 @@ def test_one_process_is_this_one() -> None:
         assert isinstance(player, LocalPlayer)
 
 
+# --- How an episode went -------------------------------------------------------------------------------
+
+
+def judged_job(suite: str) -> Job:
+    request = PlanRequest(
+        suite=suite, agents=("random",), tasks=("ball_left",), seeds=(0,), preset="smoke", plugins=PLUGINS
+    )
+    return make_plan(request).jobs[0]
+
+
+class Telling:
+    """An environment that tells what it is made to."""
+
+    def __init__(self, environment: Any, told: Mapping[str, float]) -> None:
+        self._environment, self._told = environment, told
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._environment, name)
+
+    def outcome(self) -> Mapping[str, float]:
+        return self._told
+
+
+def played(suite: str, told: Mapping[str, float]) -> dict[str, list[float]]:
+    spec = judged_job(suite).spec
+    environment: Any = Telling(build_environment(spec), told)
+    evaluation = FinetuningEvaluation(spec, environment, LocalPlayer(environment, None))
+    return evaluation.play(RecordingAgent(), 20, nothing)
+
+
+def test_an_evaluation_keeps_what_the_environment_tells_where_the_score_needs_it() -> None:
+    both = {"success": 1.0, "completed": 3.0}
+    assert (
+        list(played("toy-success", both)) == list(played("toy-subtasks", both)) == ["returns", "success", "completed"]
+    )
+    assert played("toy-success", {"success": 1.0})["success"] == [1, 1, 1]
+    assert played("toy-subtasks", {"completed": 4.0})["completed"] == [4, 4, 4]
+    assert list(played("toy-states", both)) == list(played("toy-floors", both)) == ["returns"]
+
+
+@pytest.mark.parametrize(
+    ("suite", "told", "words"),
+    [
+        ("toy-success", {"completed": 1.0}, "does not tell 'success' of an episode"),
+        ("toy-success", {"success": 0.5}, "ended with success 0.5, where only whole numbers from 0 to 1 can be"),
+        ("toy-subtasks", {"completed": 5.0}, "ended with completed 5.0, where only whole numbers from 0 to 4 can be"),
+        ("toy-subtasks", {"completed": float("nan")}, "ended with completed nan"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(suite: str, told: Mapping[str, float], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        played(suite, told)
+
+
 # --- Several processes ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_processes_tell_how_their_episodes_went(tmp_path: Path) -> None:
+    rows = []
+    for workers in (1, 2):
+        job = judged_job("toy-subtasks")
+        directory = RunStore(tmp_path / str(workers)).run_dir(job)
+        directory.prepare(job)
+        assert run(tmp_path / str(workers), job, directory, env_workers=workers) == "done"
+        rows.append(directory.eval_file.read_bytes())
+    assert rows[0] == rows[1]
+    assert b'"completed":' in rows[0]
 
 
 @pytest.mark.slow
@@ -252,7 +325,7 @@ def test_a_process_that_is_killed_is_named_as_the_reason(tmp_path: Path) -> None
 ACTIONS_OF_A_ROW = 100
 
 
-def played(directory: RunDirectory, root: Path, hold: Hold, env_workers: int) -> AbstractContextManager[Any]:
+def playing(directory: RunDirectory, root: Path, hold: Hold, env_workers: int) -> AbstractContextManager[Any]:
     """A worker that plays evaluations in so many processes, until the hold."""
     command = [sys.executable, "-m", "urlbench.training.worker", str(directory.path), "--runs", str(root)]
     return started([*command, "--env-workers", str(env_workers)], env={**os.environ, **hold.environment})
@@ -278,7 +351,7 @@ def test_a_request_to_stop_ends_the_processes_at_once_and_the_rest_is_played_lat
     run(tmp_path / "whole", whole, expected)
     job, directory = pretrained_search(tmp_path, preset="paper")
     hold = Hold(tmp_path / "hold", ACTIONS_OF_A_ROW)
-    with played(directory, tmp_path, hold, env_workers=2) as process:
+    with playing(directory, tmp_path, hold, env_workers=2) as process:
         wait_for_row(directory, hold, process)
         processes = children(process.pid)
         assert len(processes) >= 2
@@ -302,7 +375,7 @@ def test_kill_9_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
     job, directory = pretrained_search(tmp_path, preset="paper")
     for env_workers in (2, 1):
         hold = Hold(tmp_path / f"hold {env_workers}", ACTIONS_OF_A_ROW)
-        with played(directory, tmp_path, hold, env_workers) as process:
+        with playing(directory, tmp_path, hold, env_workers) as process:
             wait_for_row(directory, hold, process)
             processes = children(process.pid)
             process.kill()

@@ -12,6 +12,7 @@ from toy_offline import EPISODE_STEPS, PLUGINS, write_toys
 from toy_runs import StopAt, assert_same_run, kill_until_done, run
 
 from urlbench.core.errors import UserError
+from urlbench.core.interfaces import Batch
 from urlbench.core.registry import load_plugin
 from urlbench.core.types import Job
 from urlbench.episodes.datasets import Dataset
@@ -96,7 +97,7 @@ def test_only_the_first_files_by_name_are_sampled(root: Path) -> None:
     # 90 transitions are asked for, and files have 20.
     assert (replay.episodes, replay.steps) == (5, 5 * EPISODE_STEPS)
     dataset = Dataset(root / "data" / "ball" / "toys")
-    whole = replay.sample(np.random.default_rng(0), 100, EPISODE_STEPS + 1)["observation"]
+    whole = replay.sample(np.random.default_rng(0), Batch(size=100, length=EPISODE_STEPS + 1))["observation"]
     files = [np.load(dataset.buffer / f"episode_{index:06d}_20.npz")["observation"] for index in range(5)]
     assert {episode.tobytes() for episode in whole} == {episode.tobytes() for episode in files}
 
@@ -188,7 +189,7 @@ def test_a_moved_data_set_is_found_again(reference: tuple[Path, list[RunDirector
 
 def test_episodes_shorter_than_a_batch_are_one_sentence(root: Path) -> None:
     job, directory = plan(root, overrides=("agent.schedule.batch_length=22",))[0]
-    with pytest.raises(UserError, match="no episode of the data set has 22 steps"):
+    with pytest.raises(UserError, match="5 of the data set's episodes have fewer than the 21 steps"):
         run(root / "runs", job, directory)
 
 

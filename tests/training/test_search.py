@@ -159,7 +159,7 @@ def test_when_a_goal_counts_as_found(rules: dict[str, Any], rewards: list[float]
 
 def test_both_lists_hold_what_was_seen_until_the_goal_was_found() -> None:
     rules = Search(found_reward=1.0, stop_when_found=True)
-    assert play_rewards([0.5, 1.5, 7.0], rules) == (2.0, 1.5, 2, True)
+    assert play_rewards([0.5, 1.5, 7.0], rules) == Outcome(2.0, 1.5, 2, True)
 
 
 # --- Which goals, which pretraining -----------------------------------------------------------------

@@ -17,7 +17,8 @@ from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore, Status, read_jsonl
 from urlbench.training.checkpoint import snapshot_path
 from urlbench.training.evaluation import FinetuningEvaluation, LocalPlayer
-from urlbench.training.loop import Surroundings, TrainingLoop, updates_due
+from urlbench.training.learning import Surroundings
+from urlbench.training.loop import TrainingLoop, updates_due
 from urlbench.training.metrics import EpisodeMetrics
 
 
@@ -249,12 +250,12 @@ def test_what_the_actor_records_is_kept_with_each_entry(tmp_path: Path, seed_fra
 def test_when_updates_are_due(period: int | None, repeat: int, seed_frames: int, expected: list[int]) -> None:
     schedule = Schedule(update_every_frames=period, seed_frames=seed_frames)
     frames = range(0, 40, repeat)
-    assert [frame for frame in frames for _ in range(updates_due(frame, repeat, schedule))] == expected
+    assert [frame for frame in frames for _ in range(updates_due(frame, repeat, schedule, 0))] == expected
 
 
 def test_the_published_number_of_updates() -> None:
     schedule = Schedule()
-    assert sum(updates_due(frame, 1, schedule) for frame in range(100_000)) == 9_600
+    assert sum(updates_due(frame, 1, schedule, 0) for frame in range(100_000)) == 9_600
 
 
 def test_snapshots_are_of_the_first_episode_end_at_or_after_the_threshold(tmp_path: Path) -> None:

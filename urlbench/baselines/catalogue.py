@@ -14,6 +14,7 @@ import numpy as np
 from urlbench.baselines.published_data import PublishedAggregate, PublishedScore, Source, published
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.types import Suite
+from urlbench.results.score_kinds import scale_of
 from urlbench.results.selection import registered_suite
 from urlbench.results.summary_scores import SummaryScores
 
@@ -182,7 +183,6 @@ def summary_scores(baseline: PublishedBaseline, suite: Suite) -> SummaryScores:
     tasks = [task for task in suite.tasks if task.name in by_task]
     rows = [by_task[task.name] for task in tasks]
     errors = [np.nan if row.standard_error is None else row.standard_error for row in rows]
-    references = {} if suite.normaliser is None else suite.normaliser.references
     return SummaryScores(
         agent=baseline.agent,
         source=baseline.source,
@@ -193,8 +193,7 @@ def summary_scores(baseline: PublishedBaseline, suite: Suite) -> SummaryScores:
         means=np.array([row.value for row in rows]),
         standard_errors=np.array(errors),
         n_seeds=np.array([row.n_seeds or 0 for row in rows], dtype=np.int64),
-        # Fractions of goals found are scores already.
-        references=np.array([references.get(task.name, 1.0) for task in tasks]),
+        scale=scale_of(suite, [task.name for task in tasks]),
         label=f"{baseline.source}/{baseline.agent}",
     )
 
@@ -220,15 +219,12 @@ def fits(baseline: PublishedBaseline, suite: Suite) -> bool:
 
 
 def comparable(one: Suite, other: Suite) -> bool:
-    """Whether scores mean the same in two suites: tasks, observations, references and how they are measured."""
-    return one.name == other.name or (
-        (one.observation, one.normaliser, one.measured_phase, _task_names(one))
-        == (other.observation, other.normaliser, other.measured_phase, _task_names(other))
-    )
+    """Whether scores mean the same in two suites: tasks, observations, and what scores are made of."""
+    return one.name == other.name or _meaning(one) == _meaning(other)
 
 
-def _task_names(suite: Suite) -> set[str]:
-    return {task.name for task in suite.tasks}
+def _meaning(suite: Suite) -> tuple[object, ...]:
+    return suite.observation, suite.score, suite.normaliser, suite.subtasks, {task.name for task in suite.tasks}
 
 
 def _plain(name: str) -> str:

@@ -1,7 +1,8 @@
 """Results made by other code, from a CSV file with one value a row, checked whole before anything is kept.
 
-A row is one agent's return (or fraction of goals found) on one task with one seed. Every value is checked against the
-suite's protocol, and every complaint names row and column; a file with a single wrong value gives no baseline.
+A row is one agent's return, or whatever else the suite scores, on one task with one seed. Every value is checked
+against the suite's protocol, and every complaint names row and column; a file with a single wrong value gives no
+baseline.
 """
 
 import csv
@@ -18,10 +19,11 @@ from urlbench.baselines.frozen import Frozen, FrozenAgent, FrozenRun
 from urlbench.baselines.library import check_name
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.types import Protocol, Suite
+from urlbench.results.measurements import LISTS
+from urlbench.results.score_kinds import kind_of
 from urlbench.results.selection import Cell, registered_suite
 
 _SHOWN = 20
-_REQUIRED = {"finetune": ("agent", "task", "seed", "frames", "return"), "search": ("agent", "task", "seed", "found")}
 # A suite's own snapshot is the last one, and its own goal set the one with the number of the seed.
 _OPTIONAL = ("snapshot", "goal_set", "suite", "preset")
 
@@ -32,7 +34,7 @@ class _Value(NamedTuple):
     Attributes:
         row: its line in the file; the header is line 1.
         frames: fine-tuning frames before the evaluation; 0 in a search for goals.
-        value: return, or the number of goals found.
+        value: what was measured: mean return, say, or the number of goals found.
     """
 
     row: int
@@ -114,7 +116,9 @@ class _Reader:
         self._header, self._suite, self._preset = [name.strip() for name in header], suite, preset
         self._protocol = suite.protocols[preset]
         self.constants, self.problems = constants, list[str]()
-        required = _REQUIRED[suite.measured_phase]
+        self._kind = kind_of(suite)
+        frames = () if self._protocol.search else ("frames",)
+        required = ("agent", "task", "seed", *frames, self._kind.metric)
         fields = (*required, *_OPTIONAL)
         for field in (*columns, *constants):
             if field not in fields:
@@ -176,20 +180,20 @@ class _Reader:
         if snapshot not in (-1, 0, *self._protocol.snapshots):
             kept = ", ".join(map(str, self._protocol.snapshots))
             wrong("snapshot", f"is no snapshot of preset {self._preset} ({kept}; 0 for no pretraining)")
-        frames, field = 0, "found"
+        frames, field = 0, self._kind.metric
         if self._protocol.search is None:
-            frames, field = whole("frames", 0), "return"
+            frames = whole("frames", 0)
             every, last = self._protocol.eval_every_frames, self._protocol.finetune_frames
             if frames != -1 and (frames % every or not 0 < frames <= last):
                 wrong("frames", f"is no evaluation of preset {self._preset} (every {every} frames, the last at {last})")
         value = _number(texts[field])
-        goals = None if self._protocol.search is None else self._protocol.search.goals
+        largest = self._kind.largest(self._suite, self._protocol)
         if value is None:
             wrong(field, "is no number")
         elif not math.isfinite(value):
             wrong(field, "is not finite")
-        elif goals is not None and value not in range(goals + 1):
-            wrong(field, f"is no number of goals found: 0 to {goals}")
+        elif largest is not None and not (0 <= value <= largest and (value.is_integer() or not self._kind.is_count)):
+            wrong(field, f"is no {self._kind.of_other_code}: 0 to {largest}")
         if len(self.problems) > before or value is None:
             return None
         return _Value(line, texts["agent"], texts["task"], seed, goal_set, snapshot, frames, value)
@@ -245,7 +249,7 @@ def _frozen(name: str, suite: Suite, preset: str, values: Sequence[_Value], orig
         for value in values:
             if value.agent == agent:
                 cells[value.cell].append(value)
-        runs = [_run(sorted(cells[cell], key=lambda value: value.frames), protocol) for cell in cells]
+        runs = [_run(sorted(cells[cell], key=lambda value: value.frames), suite, protocol) for cell in cells]
         order = [task.name for task in suite.tasks]
         runs.sort(key=lambda run: (order.index(run.task), run.seed, run.goal_set or 0))
         snapshot = next(iter(cells.values()))[0].snapshot
@@ -258,20 +262,23 @@ def _frozen(name: str, suite: Suite, preset: str, values: Sequence[_Value], orig
         protocol=protocol,
         domains={task: suite.task(task).domain for task in tasks},
         tasks=tasks,
+        score=suite.score,
         normaliser=suite.normaliser,
+        subtasks=suite.subtasks,
         origin=dict(origin),
         agents=tuple(agents),
     )
 
 
-def _run(values: Sequence[_Value], protocol: Protocol) -> FrozenRun:
+def _run(values: Sequence[_Value], suite: Suite, protocol: Protocol) -> FrozenRun:
     """The run that the rows of one cell describe, ascending in frames."""
     _, task, seed, goal_set = values[0].cell
     if protocol.search is not None:
         goals = protocol.search.goals
         return FrozenRun(task=task, seed=seed, goal_set=goal_set, goals_found=int(values[0].value), goals=goals)
-    frames, returns = tuple(value.frames for value in values), tuple(value.value for value in values)
-    return FrozenRun(task=task, seed=seed, goal_set=goal_set, frames=frames, returns=returns)
+    frames, curve = tuple(value.frames for value in values), tuple(value.value for value in values)
+    cell = {"task": task, "seed": seed, "goal_set": goal_set}
+    return FrozenRun.model_validate({**cell, "frames": frames, LISTS[kind_of(suite).metric]: curve})
 
 
 def _read(path: Path) -> tuple[bytes, list[tuple[int, list[str]]]]:

@@ -15,12 +15,14 @@ from pydantic import Field, FiniteFloat, ValidationError
 
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json
-from urlbench.core.types import Normaliser, Protocol, Spec
+from urlbench.core.types import Normaliser, Protocol, Score, Spec
 from urlbench.results.cells import Results
+from urlbench.results.commands import Commands
+from urlbench.results.measurements import LISTS
 from urlbench.results.run_records import RunRecord
+from urlbench.results.score_kinds import ScoreKind, fraction_found, kind_of, scale_of
 from urlbench.results.score_matrix import ScoreMatrix
-from urlbench.results.search_scores import fraction_found
-from urlbench.results.validation import Commands
+from urlbench.results.validation import check
 
 
 class FrozenRun(Spec):
@@ -32,7 +34,9 @@ class FrozenRun(Spec):
         finished: when the run ended, as it recorded it; empty if it is not known.
         environment: its place in `Frozen.environments`; None if it is not known.
         frames: fine-tuning frames before each evaluation, ascending; empty in a search for goals.
-        returns: mean return of each evaluation; the last one is the score.
+        returns: mean return of each evaluation, ascending in frames, as the next two; the last one gives the score.
+        success: fraction of successful episodes; empty where it was not measured.
+        completed: mean number of completed sub-tasks; empty where it was not measured.
         goals_found: goals that at least one episode found; None for fine-tunings.
         goals: that were looked for.
         episodes_found: episodes that found their goal; None for fine-tunings and where it is not known.
@@ -47,10 +51,17 @@ class FrozenRun(Spec):
     environment: int | None = None
     frames: tuple[int, ...] = ()
     returns: tuple[FiniteFloat, ...] = ()
+    success: tuple[FiniteFloat, ...] = ()
+    completed: tuple[FiniteFloat, ...] = ()
     goals_found: int | None = None
     goals: int | None = None
     episodes_found: int | None = None
     episodes: int | None = None
+
+    @property
+    def curves(self) -> dict[str, tuple[float, ...]]:
+        """What was measured at each of `frames`, by metric."""
+        return {metric: getattr(self, field) for metric, field in LISTS.items()}
 
 
 class FrozenAgent(Spec):
@@ -96,7 +107,7 @@ class Frozen(Spec):
         suite: `name@version`.
         protocol: the budgets, whole.
         domains: the domain of each task, in the suite's order.
-        normaliser: what returns are divided by; None for fractions of goals found.
+        score: what scores are made of, and with it normaliser and subtasks, as in the suite.
         origin: of results of other code: the file that was imported and how its columns were read.
     """
 
@@ -107,7 +118,10 @@ class Frozen(Spec):
     protocol: Protocol
     domains: dict[str, str]
     tasks: tuple[str, ...]
+    # Files made before do not say it.
+    score: Score = Field(default_factory=lambda made: "goals_found" if made["protocol"].search else "normalised_return")
     normaliser: Normaliser | None
+    subtasks: int | None = None
     origin: dict[str, Any] = Field(default_factory=dict)
     environments: tuple[Environment, ...] = ()
     agents: tuple[FrozenAgent, ...] = Field(min_length=1)
@@ -128,7 +142,7 @@ class Frozen(Spec):
         for run in agent.runs:
             runs[run.seed, run.task].append(run)
         tasks = [task for task in self.tasks if any(run.task == task for run in agent.runs)]
-        references = {} if self.normaliser is None else self.normaliser.references
+        kind = kind_of(self)
         return ScoreMatrix(
             agent=f"{self.name}/{agent.label}",
             config_hash=agent.config_hash,
@@ -138,17 +152,17 @@ class Frozen(Spec):
             domains=tuple(self.domains[task] for task in tasks),
             seeds=tuple(seeds),
             pretrains=agent.snapshot > 0,
-            returns=np.array([[_score(runs[seed, task]) for task in tasks] for seed in seeds]),
-            references=np.array([references.get(task, 1.0) for task in tasks]),
+            measured=np.array([[_measured(kind, runs[seed, task]) for task in tasks] for seed in seeds]),
+            scale=scale_of(self, tasks),
         )
 
 
-def _score(runs: Sequence[FrozenRun]) -> float:
-    """Of one seed on one task: the final return, or the fraction of the goals found, of all its goal sets together."""
+def _measured(kind: ScoreKind, runs: Sequence[FrozenRun]) -> float:
+    """Of one seed on one task: at the end, or the fraction of the goals found, of all its goal sets together."""
     if runs[0].goals is None:
         (run,) = runs
-        return run.returns[-1]
-    return fraction_found([(run.goals_found or 0, run.goals or 0) for run in runs])
+        return run.curves[kind.metric][-1]
+    return fraction_found((run.goals_found or 0, run.goals or 0) for run in runs)
 
 
 def freeze(results: Results, name: str) -> Frozen:
@@ -161,7 +175,7 @@ def freeze(results: Results, name: str) -> Frozen:
     Raises:
         IncompleteError: if anything is missing or wrong.
     """
-    results.check()
+    check(results)
     environments: list[Environment] = []
     commands = Commands(results, overrides=False)
     agents = []
@@ -188,7 +202,9 @@ def freeze(results: Results, name: str) -> Frozen:
         protocol=suite.protocols[results.preset],
         domains={task: suite.task(task).domain for task in results.tasks},
         tasks=results.tasks,
+        score=suite.score,
         normaliser=suite.normaliser,
+        subtasks=suite.subtasks,
         environments=tuple(environments),
         agents=tuple(agents),
     )
@@ -204,7 +220,10 @@ def _freeze_run(results: Results, run: RunRecord, environments: list[Environment
         environments.append(environment)
     measured: dict[str, Any] = {
         "frames": [one.frame for one in run.evaluations],
-        "returns": [one.mean for one in run.evaluations],
+        **{
+            field: [one.means[metric] for one in run.evaluations if metric in one.means]
+            for metric, field in LISTS.items()
+        },
     }
     if run.searches:
         measured = {
@@ -244,8 +263,7 @@ def _versions(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
 
 def to_bytes(frozen: Frozen) -> bytes:
     """The file: canonical JSON with the SHA-256 of everything else in it."""
-    content = frozen.model_dump(mode="json")
-    return (canonical_json({**content, "sha256": _digest(content)}) + "\n").encode()
+    return _signed(frozen.model_dump(mode="json"))
 
 
 def from_bytes(data: bytes, where: str) -> Frozen:
@@ -260,14 +278,15 @@ def from_bytes(data: bytes, where: str) -> Frozen:
     """
     try:
         content = json.loads(data)
-        stored = content.pop("sha256")
+        del content["sha256"]
         frozen = Frozen.model_validate(content)
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{where} is no baseline that this urlbench wrote ({reason}); freeze or import it again."
         ) from error
-    if stored != _digest(frozen.model_dump(mode="json")) or data != to_bytes(frozen):
+    # Of what the file holds, not of `frozen`: files made before lack what has been added since.
+    if data != _signed(content):
         raise UserError(f"{where} was changed after it was written: its SHA-256 is another; take it from its origin.")
     faults = _faults(frozen)
     if faults:
@@ -275,8 +294,9 @@ def from_bytes(data: bytes, where: str) -> Frozen:
     return frozen
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+def _signed(content: Mapping[str, Any]) -> bytes:
+    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return (canonical_json({**content, "sha256": digest}) + "\n").encode()
 
 
 def _faults(frozen: Frozen) -> list[str]:
@@ -292,7 +312,8 @@ def _faults(frozen: Frozen) -> list[str]:
         for run in agent.runs:
             whole = run.goals is not None and run.goals_found is not None and 0 <= run.goals_found <= run.goals
             if frozen.protocol.search is None:
-                whole = len(run.returns) == len(run.frames) > 0 and run.frames[-1] == frozen.protocol.finetune_frames
+                n_measured = len(run.curves[kind_of(frozen).metric])
+                whole = n_measured == len(run.frames) > 0 and run.frames[-1] == frozen.protocol.finetune_frames
             if not whole or run.task not in frozen.domains:
                 faults.append(f"{agent.label} on {run.task}, seed {run.seed}, has no final score")
     return faults

@@ -20,6 +20,7 @@ from urlbench.baselines.frozen import Frozen, FrozenAgent
 from urlbench.baselines.library import find_frozen, stored_names
 from urlbench.baselines.published_data import PublishedScore
 from urlbench.core.errors import UserError
+from urlbench.results.score_kinds import kind_of
 from urlbench.results.selection import registered_suite
 from urlbench.statistics.estimates import task_mean
 
@@ -73,6 +74,7 @@ def format_frozen(frozen: Frozen, agents: Sequence[FrozenAgent]) -> str:
         f"{frozen.name}: {whose}, {frozen.suite}, preset {frozen.preset}, {len(frozen.tasks)} tasks",
         *(f"{key}: {value}" for key, value in frozen.origin.items() if value),
     ]
+    kind = kind_of(frozen)
     for agent in agents:
         matrix = frozen.matrix(agent)
         start = f"snapshot {agent.snapshot}" if agent.snapshot else "no pretraining"
@@ -82,12 +84,12 @@ def format_frozen(frozen: Frozen, agents: Sequence[FrozenAgent]) -> str:
         ]
         lines += [f"  made with: {agent.command}"] if agent.command else []
         lines += [f"  versions: {', '.join(_versions(agent)) or 'unknown'}"]
-        rows = [["task", "mean", "std. error", "seeds"]]
+        rows = [["task", f"mean {kind.measured}", "std. error", "seeds"]]
         for column, task in enumerate(matrix.tasks):
-            mean = task_mean(matrix.returns[:, column])
+            mean = task_mean(matrix.measured[:, column])
             error = "—" if mean.standard_error is None else f"{mean.standard_error:.3g}"
             rows.append([task, f"{mean.mean:.5g}", error, str(mean.n)])
-        lines += [*_columns(rows), f"  mean score over {len(matrix.tasks)} tasks: {np.mean(matrix.scores):.3f}"]
+        lines += [*_columns(rows), f"  mean {kind.short} over {len(matrix.tasks)} tasks: {np.mean(matrix.scores):.3f}"]
     for environment in frozen.environments:
         git = environment.git or {}
         state = " with uncommitted changes" if git.get("dirty") else ""

@@ -62,9 +62,10 @@ def verify_stored(name: str, folder: Path) -> Check:
         return Check(name=name, result="failed", detail=str(error))
     if suite.full_name == frozen.suite:
         domains = {task.name: task.domain for task in suite.tasks if task.name in frozen.domains}
-        now = (suite.normaliser, suite.protocols.get(frozen.preset), domains)
-        if now != (frozen.normaliser, frozen.protocol, frozen.domains):
-            detail = f"its tasks, budgets or normaliser are not those of {suite.full_name}, preset {frozen.preset}"
+        now = (suite.score, suite.normaliser, suite.subtasks, suite.protocols.get(frozen.preset), domains)
+        then = (frozen.score, frozen.normaliser, frozen.subtasks, frozen.protocol, frozen.domains)
+        if now != then:
+            detail = f"its tasks, budgets, score or normaliser are not {suite.full_name}'s, preset {frozen.preset}"
             return Check(name=name, result="failed", detail=detail)
     runs = sum(len(agent.runs) for agent in frozen.agents)
     whose = "runs" if frozen.kind == "runs" else "results of other code"
@@ -141,7 +142,7 @@ def _derived_faults() -> Iterator[str]:
 
 def derive(summary: SummaryScores) -> dict[str, float]:
     """The numbers of a row of derived_means.csv, by normal theory with independent tasks."""
-    scores, errors = summary.scores, summary.standard_errors / summary.references
+    scores, errors = summary.scores, summary.score_errors
     n_tasks = len(scores)
     mean, error = float(np.mean(scores)), float(np.sqrt(np.sum(errors**2))) / n_tasks
     return {

@@ -28,7 +28,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # its own markup would swallow [default: ...]
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order of `urlbench --help`.
@@ -65,7 +64,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; errors that are the user's to solve are one line on stderr, without a traceback."""
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="urlbench")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, IncompleteError) else 2)

@@ -98,13 +98,18 @@ def cancel(
     preset: RunPresetOption = None,
     everything: Annotated[bool, typer.Option("--all", help="All runs of the folder.")] = False,
 ) -> None:
-    """Take runs out of a cluster's queue; those that have begun save first and can be continued."""
-    from urlbench.cli.overview import find_run, read_overview, uses_cluster
+    """Take runs out of a cluster's queue; those that have begun save first and can be continued.
+
+    A pretraining that other runs start from, too, stays.
+    """
+    from urlbench.cli.overview import find_run, not_shared, read_overview, uses_cluster
     from urlbench.slurm.control import cancel as cancel_on_slurm
 
     if not (run_names or suite or agent or preset or everything):
         raise UserError("name the runs to cancel, or choose them with --suite, --agent or --preset, or give --all.")
     overview = read_overview(runs, suite, words(agent), preset)
+    if not run_names:
+        overview = not_shared(overview, runs)
     root = runs.resolve()
     paths = [run.path for run in overview.runs if run.cluster_job]
     if run_names:

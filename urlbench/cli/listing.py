@@ -112,6 +112,8 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "paper": spec.paper,
         "observations": list(spec.observations),
         "pretrains": spec.pretrains,
+        "pretrained_as": spec.pretrained_as,
+        "finetuning_settings": list(spec.finetuning_settings),
         "looks": spec.looks,
         "image": spec.image.model_dump(mode="json"),
         "config": resolve_config(spec, "paper").model_dump(mode="json"),
@@ -121,16 +123,17 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 def format_suite(suite: dict[str, Any]) -> str:
     """The text of `urlbench show suite`."""
+    from urlbench.core.types import Suite
+    from urlbench.results.score_kinds import scale_of
     from urlbench.runs.plan import format_frames
 
-    normaliser = suite["normaliser"]
+    scale = scale_of(Suite.model_validate(suite), [task["name"] for task in suite["tasks"]])
     lines = [
         f"{suite['name']}@{suite['version']}: {suite['description']}",
         f"observation {suite['observation']}, action repeat {suite['action_repeat']}, "
         f"identity includes the versions of {', '.join(suite['packages'])}",
-        f"normaliser {normaliser['name']} version {normaliser['version']}, from: {normaliser['source']}"
-        if normaliser
-        else "scores are fractions of goals found",
+        *_normaliser(suite),
+        scale.formula,
         *_origin(suite),
     ]
     for protocol in suite["protocols"].values():
@@ -146,14 +149,18 @@ def format_suite(suite: dict[str, Any]) -> str:
             f"  pretraining {pretraining}, snapshots at {snapshots}",
             f"  {_measurement(protocol)}",
         ]
-    rows = [{"task": "task", "domain": "domain", "reference": "reference return", "description": "description"}]
-    for task in suite["tasks"]:
-        reference = f"{normaliser['references'][task['name']]:g}" if normaliser else ""
-        rows.append({"task": task["name"], "domain": task["domain"]})
-        rows[-1] |= {"reference": reference, "description": task["description"]}
-    if normaliser is None:
-        rows = [{key: text for key, text in row.items() if key != "reference"} for row in rows]
+    header = {"task": "task", "domain": "domain", **{end: f"{end} return" for end in scale.ends}}
+    rows = [{**header, "description": "description"}]
+    for place, task in enumerate(suite["tasks"]):
+        row = {"task": task["name"], "domain": task["domain"]}
+        row |= {end: f"{values[place]:g}" for end, values in scale.ends.items()}
+        rows.append(row | {"description": task["description"]})
     return "\n".join(lines) + "\n" + format_rows(rows)
+
+
+def _normaliser(suite: dict[str, Any]) -> list[str]:
+    one = suite["normaliser"]
+    return [f"normaliser {one['name']} version {one['version']}, from: {one['source']}"] if one else []
 
 
 def _origin(suite: dict[str, Any]) -> list[str]:
@@ -202,6 +209,8 @@ def format_agent(agent: dict[str, Any]) -> str:
         f"{agent['name']}: {agent['description']}",
         f"paper: {agent['paper']}",
         f"observations: {', '.join(agent['observations'])}; pretrains: {'yes' if agent['pretrains'] else 'no'}",
+        *([f"starts from the pretrainings of: {agent['pretrained_as']}"] if agent["pretrained_as"] else []),
+        *([f"read in fine-tuning only: {', '.join(tuned)}"] if (tuned := agent["finetuning_settings"]) else []),
         *([f"sees pixel suites as: {_image_words(agent)}"] if "pixels" in agent["observations"] else []),
         f"configuration (defaults are the published settings; change with -o {agent['name']}.key=value):",
     ]

@@ -24,6 +24,7 @@ class RunStatus(Spec):
     Attributes:
         agent: `name-config8`.
         reduced: of a reduced budget.
+        parent: id of the pretraining that it starts from; None if there is none.
         goal_set: None in suites without.
         state: `stale` is a run whose process is gone without a word, `damaged` one with unreadable files.
         path: the run directory, relative to the runs folder.
@@ -43,6 +44,7 @@ class RunStatus(Spec):
     domain: str
     task: str
     snapshot: int
+    parent: str | None
     goal_set: int | None
     seed: int
     state: State
@@ -81,6 +83,8 @@ def read_overview(
 ) -> Overview:
     """The state of every run below `root`, of a suite, some agents or a preset only if they are named.
 
+    With the runs of an agent come the pretrainings that they start from.
+
     Raises:
         UserError: if there is no such folder.
     """
@@ -95,6 +99,7 @@ def _read_files(
     if not root.is_dir():
         raise UserError(f"there is no runs folder {str(root)!r}; give another one with --runs, or start: urlbench run")
     runs, unreadable = [], []
+    pretrainings: dict[str, RunStatus] = {}
     for directory in RunStore(root).directories():
         try:
             job = directory.read_job(root)
@@ -104,10 +109,13 @@ def _read_files(
         spec = job.spec
         if suite not in (None, spec.suite, spec.suite.partition("@")[0]) or preset not in (None, spec.protocol.preset):
             continue
-        if agents and spec.agent not in agents:
-            continue
-        runs.append(_run_status(job, directory))
-    return Overview(runs=tuple(runs), unreadable=tuple(unreadable))
+        if not agents or spec.agent in agents:
+            runs.append(_run_status(job, directory))
+        elif spec.phase == "pretrain":
+            pretrainings[job.id] = _run_status(job, directory)
+    used = {run.parent for run in runs}
+    runs += [run for run in pretrainings.values() if run.id in used]
+    return Overview(runs=tuple(sorted(runs, key=lambda run: run.path)), unreadable=tuple(unreadable))
 
 
 def uses_cluster(root: Path) -> bool:
@@ -175,6 +183,7 @@ def _run_status(job: Job, directory: RunDirectory) -> RunStatus:
             "domain": spec.domain,
             "task": spec.task,
             "snapshot": spec.snapshot,
+            "parent": spec.parent,
             "goal_set": spec.goal_set,
             "seed": spec.seed,
             "state": state,
@@ -195,7 +204,10 @@ def format_overview(overview: Overview) -> str:
     groups: dict[tuple[str, str, str], list[RunStatus]] = defaultdict(list)
     for run in overview.runs:
         groups[run.suite, run.preset, run.agent].append(run)
-    blocks = ["\n".join(_grid(*key, runs)) for key, runs in groups.items()]
+    users: dict[str | None, set[str]] = defaultdict(set)
+    for run in overview.runs:
+        users[run.parent].add(run.agent)
+    blocks = ["\n".join(_grid(*key, runs, users)) for key, runs in groups.items()]
     trouble = [
         f"{run.state}: {run.path}\n    reason: {run.message or 'none given'}\n    log: {run.log}"
         for run in overview.runs
@@ -221,9 +233,13 @@ def format_overview(overview: Overview) -> str:
     return "\n\n".join(blocks)
 
 
-def _grid(suite: str, preset: str, agent: str, runs: list[RunStatus]) -> Iterator[str]:
+def _grid(
+    suite: str, preset: str, agent: str, runs: list[RunStatus], users: dict[str | None, set[str]]
+) -> Iterator[str]:
     reduced = " (REDUCED BUDGET)" if runs[0].reduced else ""
-    yield f"{suite}  preset {preset}{reduced}  {agent}"
+    starting = sorted(set().union(*(users.get(run.id, set()) for run in runs)) - {agent})
+    starts = f", which {', '.join(starting)} start{'' if len(starting) > 1 else 's'} from" if starting else ""
+    yield f"{suite}  preset {preset}{reduced}  {agent}{starts}"
     seeds = sorted({run.seed for run in runs})
     cells: dict[str, dict[int, str]] = defaultdict(dict)
     coupled = all(run.goal_set in (None, run.seed) for run in runs)
@@ -249,6 +265,13 @@ def _row(run: RunStatus, *, coupled: bool) -> str:
         return f"pretrain {run.domain}"
     goal_set = "" if run.goal_set is None else f" goal set {'= seed' if coupled else run.goal_set}"
     return f"{run.phase} {run.task}{goal_set}" + (f" from {format_frames(run.snapshot)}" if run.snapshot else "")
+
+
+def not_shared(overview: Overview, root: Path) -> Overview:
+    """Without the pretrainings that runs which are not of `overview` start from."""
+    chosen = {run.id for run in overview.runs}
+    needed = {run.parent for run in _read_files(root).runs if run.id not in chosen}
+    return overview.model_copy(update={"runs": tuple(run for run in overview.runs if run.id not in needed)})
 
 
 def find_run(root: Path, name: str) -> RunDirectory:

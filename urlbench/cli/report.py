@@ -35,7 +35,7 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Name every gap, duplicate, NaN, wrong frame count and mix of versions, with the command that mends it."""
-    from urlbench.results.cells import validate as find_problems
+    from urlbench.results.validation import validate as find_problems
     from urlbench.runs.plan import parse_frames, parse_seeds
 
     load_plugins(plugin)
@@ -87,7 +87,7 @@ def report(
     plugin: PluginOption = None,
 ) -> None:
     """Write tables and figures with intervals and where they come from; refuses incomplete results."""
-    from urlbench.reports.document import FORMATS
+    from urlbench.reports.files import FORMATS
     from urlbench.reports.report import make_report
     from urlbench.runs.plan import parse_frames, parse_seeds
 

@@ -48,7 +48,8 @@ def retry(
 ) -> None:
     """Run again what has failed, without naming it."""
     from urlbench.cli.overview import read_overview
-    from urlbench.core.registry import load_plugin
+    from urlbench.core.registry import load_plugin, load_suite
+    from urlbench.core.requirements import check_requirements
     from urlbench.local.executor import default_options
     from urlbench.local.run import run_plan
 
@@ -60,6 +61,8 @@ def retry(
         raise typer.Exit(0)
     for plugin in dict.fromkeys(plugin for job in plan.jobs for plugin in job.plugins):
         load_plugin(plugin)
+    for suite_name in dict.fromkeys(job.spec.suite.partition("@")[0] for job in plan.jobs):
+        check_requirements(load_suite(suite_name))
     root = runs.resolve()
     stored = last_profile(root, plan) if executor != "local" else None
     chosen = executor or ("local" if cluster is None and stored is None else "slurm")

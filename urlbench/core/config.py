@@ -14,8 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from urlbench.core.errors import UserError, unknown_name
-from urlbench.core.interfaces import AgentConfig, AgentSpec
-from urlbench.core.types import Spec
+from urlbench.core.interfaces import AgentSpec
+from urlbench.core.registry import load_agent
+from urlbench.core.types import AddedLater, Spec
 
 _PROTOCOL_WORDS = ("suite", "protocol", "task", "domain", "preset")
 
@@ -96,14 +97,70 @@ def resolve_config(spec: AgentSpec, preset: str, changes: Mapping[str, Any] | No
 
 
 def plain_values(config: Spec) -> dict[str, Any]:
-    """`config` as a job holds and hashes it.
-
-    Without the precision where it is float32: runs from before there was a choice are the same runs.
-    """
-    values = config.model_dump(mode="json")
-    if isinstance(config, AgentConfig) and config.precision == "float32":
-        del values["precision"]
+    """`config` as a job holds and hashes it, without the fields that were `AddedLater` and have their defaults."""
+    values: dict[str, Any] = _plain(config, config.model_dump(mode="json"))
     return values
+
+
+def _plain(value: Any, plain: Any) -> Any:
+    """What is hashed of `value`, whose plain JSON values are `plain`."""
+    if isinstance(value, BaseModel):
+        inner = {
+            name: getattr(value, name)
+            for name, field in type(value).model_fields.items()
+            if AddedLater not in field.metadata or getattr(value, name) != field.get_default()
+        }
+        return {name: _plain(one, plain[name]) for name, one in inner.items()}
+    if isinstance(value, Mapping):
+        return {key: _plain(one, plain[key]) for key, one in zip(plain, value.values(), strict=True)}
+    if isinstance(value, list | tuple):
+        return [_plain(*both) for both in zip(value, plain, strict=True)]
+    return plain
+
+
+def pretraining_of(spec: AgentSpec, values: Mapping[str, Any]) -> tuple[AgentSpec, dict[str, Any]]:
+    """The agent whose pretraining a job of `spec` starts from, and the settings which that pretraining reads.
+
+    Whoever gives the same of both starts from the same pretraining.
+
+    Args:
+        spec: the agent that starts from it.
+        values: its configuration, as `plain_values` gives it.
+
+    Raises:
+        UserError: if `spec` names an agent without a pretraining of its own, or one that refuses these settings.
+    """
+    read = _without(values, spec.finetuning_settings)
+    if spec.pretrained_as is None:
+        return spec, read
+    maker = load_agent(spec.pretrained_as)
+    if not maker.pretrains or maker.pretrained_as is not None:
+        raise UserError(
+            f"agent {spec.name!r} says that it is pretrained as {maker.name!r}, which has no pretraining of its own; "
+            "name one that has."
+        )
+    try:
+        config = maker.config.model_validate(read)
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+        raise UserError(
+            f"agent {spec.name!r} says that it is pretrained as {maker.name!r}, which does not take its {keys}; "
+            "name what only fine-tuning reads in finetuning_settings, or give it a pretraining of its own."
+        ) from error
+    return maker, _without(plain_values(config), maker.finetuning_settings)
+
+
+def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Nested values without those of dotted keys."""
+    left = dict(values)
+    for key in keys:
+        first, _, rest = key.partition(".")
+        assert first in left, f"{key} is no setting"
+        if rest:
+            left[first] = _without(left[first], [rest])
+        else:
+            del left[first]
+    return left
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

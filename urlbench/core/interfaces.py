@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol as TypingProtocol, SupportsFloat, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol as TypingProtocol, SupportsFloat, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from urlbench.core.types import DEFAULT_IMAGE, ImageFormat, ObservationKind, Phase, Spec
+from urlbench.core.types import DEFAULT_IMAGE, AddedLater, ImageFormat, ObservationKind, Phase, Spec
 
 Array = npt.NDArray[Any]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -74,6 +74,14 @@ class GoalEnvironment(Environment, TypingProtocol):
         """The goal, by its place in the set, of all episodes from the next reset on; None draws one at each reset."""
 
 
+@runtime_checkable
+class JudgedEnvironment(Environment, TypingProtocol):
+    """An environment that tells how an episode went, besides its rewards; suites whose score needs that have one."""
+
+    def outcome(self) -> Mapping[str, float]:
+        """Of the episode that has ended: `success`, 1 or 0, or `completed`, a number of sub-tasks, or both."""
+
+
 class PhysicsEnvironment(Environment, TypingProtocol):
     """An environment whose physics can be read and set; data sets hold the states of its physics."""
 
@@ -131,30 +139,85 @@ class AgentConfig(Spec):
             so it is part of the configuration and its hash. Where it would do nothing the run is refused.
     """
 
-    precision: Precision = "float32"
+    precision: Annotated[Precision, AddedLater] = "float32"
+
+
+class Batch(Spec):
+    """What the windows of a batch are.
+
+    Attributes:
+        size: windows (B).
+        length: entries of each (T).
+        stride: agent steps from one entry to the next, fewer only before an episode's end. The reward of an entry is
+            the sum over its steps, its discount their product, all else that of its last step: with the length of
+            skills, entries are transitions of whole skills.
+        start_every: windows start at a multiple of so many steps of their episode, as skills of that length do.
+        newest_steps: only the newest episodes that hold so many steps are sampled; None for all.
+    """
+
+    size: int = Field(gt=0)
+    length: int = Field(gt=0)
+    stride: int = Field(default=1, gt=0)
+    start_every: int = Field(default=1, gt=0)
+    newest_steps: int | None = Field(default=None, gt=0)
+
+    @property
+    def least_steps(self) -> int:
+        """Steps that an episode must have for a whole window: the last stride may be cut short by its end."""
+        return 0 if self.length == 1 else (self.length - 2) * self.stride + 1
 
 
 class Schedule(Spec):
     """What the runner does for an agent: when it updates, on what, and who acts at the start.
 
     Attributes:
-        update_every_frames: frames between two updates; None for an agent that never learns.
+        update_every_frames: frames between two updates, or bursts of them; None for an agent that never learns.
+        updates: how many are made each time.
         seed_frames: frames before the first update, in both phases.
+        catch_up: as soon as it can, the agent makes up for the updates that it would have made until then.
         random_action_phases: phases whose first `seed_frames` are acted by uniform random actions.
         seed_action_bound: `one` draws them from U(-1, 1); `action_dim` from U(-A, A) as the released
             Choreographer code does by accident (physics clamps them, replay stores them unclamped).
         batch_size: sequences a batch (B).
         batch_length: steps a sequence (T).
+        batches: what an agent that learns from several at a time is given in place of that one; drawn in the order of
+            their names.
         replay_capacity_steps: agent steps kept; the oldest episodes are dropped beyond it.
     """
 
     update_every_frames: int | None = Field(default=10, gt=0)
+    updates: Annotated[int, AddedLater] = Field(default=1, gt=0)
     seed_frames: int = Field(default=4000, ge=0)
+    catch_up: Annotated[bool, AddedLater] = False
     random_action_phases: tuple[Phase, ...] = ("pretrain",)
     seed_action_bound: Literal["one", "action_dim"] = "one"
     batch_size: int = Field(default=50, gt=0)
     batch_length: int = Field(default=50, gt=0)
+    batches: Annotated[dict[str, Batch], AddedLater] = Field(default={})
     replay_capacity_steps: int = Field(default=2_000_000, gt=0)
+
+    @field_validator("batches")
+    @classmethod
+    def _in_one_order(cls, batches: dict[str, Batch]) -> dict[str, Batch]:
+        # The order of draws must not depend on how a configuration was written down: its hash does not.
+        return dict(sorted(batches.items()))
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> "Schedule":
+        if self.update_every_frames is None and (self.updates > 1 or self.catch_up):
+            raise ValueError("updates and catch_up ask for updates, and update_every_frames null for none")
+        for name, batch in self.batches.items():
+            if (batch.newest_steps or 0) > self.replay_capacity_steps:
+                raise ValueError(
+                    f"batch {name!r} is of the newest_steps {batch.newest_steps}, and the replay holds "
+                    f"replay_capacity_steps {self.replay_capacity_steps}"
+                )
+        return self
+
+    @property
+    def sampled(self) -> Mapping[str, Batch]:
+        """All batches of an update by name; the name is empty for the one that has none."""
+        return self.batches or {"": Batch(size=self.batch_size, length=self.batch_length)}
 
 
 @dataclass(frozen=True)
@@ -247,13 +310,14 @@ class Agent(ABC):
         return self.actor(evaluation=not sample, seed=seed)
 
     @abstractmethod
-    def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
+    def update(self, batch: Mapping[str, Any]) -> Mapping[str, SupportsFloat]:
         """One full update of every component.
 
         Args:
             batch: `observation` [B, T, ...], `action` [B, T, A] (the one that led to the observation),
                 `reward` [B, T], `discount` [B, T], `is_first` [B, T] bool, and [B, T, ...] what is `recorded`;
-                with `AgentContext.ends_early` also `mask` [B, T] bool, False at the padding behind an episode's end.
+                with `AgentContext.ends_early` also `mask` [B, T] bool, False at the padding behind an episode's end,
+                where all else is 0. If the schedule names `batches`, such a mapping for each of the names.
 
         Returns:
             Metrics by name; converted to floats only when the runner logs them.
@@ -285,6 +349,9 @@ class AgentSpec:
         build: makes the pretraining agent (or, if `pretrains` is False, the one `for_finetuning` is asked of).
         image: what it wants to see of pixel suites.
         looks: False for agents that ignore observations: nothing is rendered for them.
+        pretrained_as: name of the agent whose pretraining it starts from; None for its own.
+        finetuning_settings: dotted configuration keys that no pretraining reads, so that agents and settings which
+            differ in nothing else share it. A key of a nested configuration stands for all below it.
     """
 
     name: str
@@ -297,3 +364,5 @@ class AgentSpec:
     presets: Mapping[str, Mapping[str, Any]]
     image: ImageFormat = DEFAULT_IMAGE
     looks: bool = True
+    pretrained_as: str | None = None
+    finetuning_settings: tuple[str, ...] = ()

@@ -4,13 +4,26 @@ Nothing here imports torch, dm_control or pandas. Budgets are in environment fra
 (frames = agent steps x action repeat), and the names say so.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from packaging.requirements import Requirement
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Phase = Literal["pretrain", "finetune", "search"]
 BudgetUnit = Literal["frames", "updates"]
 ObservationKind = Literal["states", "pixels"]
+Score = Literal["normalised_return", "success_rate", "subtasks", "goals_found"]
+# What an environment must tell of every evaluation episode.
+OUTCOMES: Mapping[Score, str] = MappingProxyType({"success_rate": "success", "subtasks": "completed"})
+
+
+class AddedLater:
+    """Marks a field of a `Spec`, as `Annotated[kind, AddedLater]`, that configurations had been hashed without.
+
+    `urlbench.core.config.plain_values` leaves it out while it has its default: what was run before is the same run.
+    """
 
 
 class Spec(BaseModel):
@@ -146,17 +159,28 @@ class Protocol(Spec):
 
 
 class Normaliser(Spec):
-    """A named, versioned table that turns returns into scores: score = return / reference.
+    """A named, versioned table that turns returns into scores: (return - floor) / (reference - floor).
 
     Attributes:
         source: where the reference returns were published.
-        references: task name to reference return.
+        references: task name to the return that scores 1.
+        floors: task name to the return that scores 0, of a random agent say; 0 for tasks without.
     """
 
     name: str
     version: int
     source: str
     references: dict[str, float]
+    floors: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _floors_lie_below(self) -> "Normaliser":
+        for task, reference in self.references.items():
+            if self.floors.get(task, 0.0) >= reference:
+                raise ValueError(f"the reference {reference:g} of {task} is not above {self.floors.get(task, 0.0):g}")
+        if unknown := sorted(self.floors.keys() - self.references.keys()):
+            raise ValueError(f"the floor of {unknown[0]} has no reference beside it")
+        return self
 
 
 class ImageFormat(Spec):
@@ -193,8 +217,14 @@ class Suite(Spec):
     Attributes:
         environment: lazy `module:function` with the signature of `EnvironmentFactory`.
         packages: distributions whose versions are part of a result's identity.
+        requirements: versions of distributions that the suite was checked with, as pip takes them (`mujoco==3.3.0`); it
+            refuses to run with others. What is not named may have any version.
         protocols: budgets by preset; `paper` is the default. All of them end alike: fine-tuned, or a search.
-        normaliser: None where scores are fractions of goals found.
+        score: what scores are made of. `normalised_return`: the mean return of an evaluation; `success_rate`: the
+            fraction of its episodes that succeed; `subtasks`: the mean number of sub-tasks that its episodes complete,
+            divided by `subtasks`; `goals_found`: the fraction of the goals that a search finds.
+        normaliser: of returns; None for every other score.
+        subtasks: number of sub-tasks of an episode; None for every other score.
         pretrained_in: name of the suite whose pretrainings are used; None for its own.
         collection: name of the exploration method whose data set is pretrained on; None to pretrain online.
         goal_sets: None for suites without.
@@ -208,12 +238,42 @@ class Suite(Spec):
     domains: tuple[Domain, ...]
     tasks: tuple[Task, ...]
     protocols: dict[str, Protocol]
+    score: Score
     normaliser: Normaliser | None
+    subtasks: int | None = Field(default=None, gt=0)
     environment: str
     packages: tuple[str, ...]
+    requirements: tuple[str, ...] = ()
     pretrained_in: str | None = None
     collection: str | None = None
     goal_sets: GoalSets | None = None
+
+    @field_validator("requirements")
+    @classmethod
+    def _requirements_can_be_read(cls, requirements: tuple[str, ...]) -> tuple[str, ...]:
+        for line in requirements:
+            Requirement(line)  # raises a ValueError that says what is wrong
+        return requirements
+
+    @model_validator(mode="after")
+    def _score_fits(self) -> "Suite":
+        for protocol in self.protocols.values():
+            self._check_part(f"search in preset {protocol.preset!r}", protocol.search is not None, "goals_found")
+        self._check_part("normaliser", self.normaliser is not None, "normalised_return")
+        self._check_part("number of subtasks", self.subtasks is not None, "subtasks")
+        references = None if self.normaliser is None else self.normaliser.references
+        absent = [task.name for task in self.tasks if references is not None and task.name not in references]
+        if absent:
+            raise ValueError(f"the normaliser of suite {self.name!r} has no reference of {', '.join(absent)}")
+        return self
+
+    def _check_part(self, part: str, is_there: bool, score: Score) -> None:
+        """ValueError unless the suite has a part if and only if its score is the one that goes with it."""
+        if is_there != (self.score == score):
+            has = "a" if is_there else "no"
+            raise ValueError(
+                f"suite {self.name!r} with score {self.score} has {has} {part}: it goes with score {score} alone"
+            )
 
     def domain(self, name: str) -> Domain:
         """The domain of that name; KeyError if there is none."""
@@ -248,7 +308,8 @@ class JobSpec(Spec):
         image: what the agent sees of a pixel suite; None from states, and if it does not look.
         goal_set: number of the goal set; None for suites without.
         data: fingerprint of the data set that is pretrained on; None online.
-        agent_config: the resolved configuration, as plain JSON values.
+        agent: of a pretraining, the one that is pretrained: others may start from it, too.
+        agent_config: the resolved configuration, as plain JSON values; of a pretraining, what it reads of that.
         versions: versions of the packages that are part of a result's identity.
     """
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from urlbench.core import exorl
-from urlbench.core.config import agent_changes, plain_values, resolve_config
+from urlbench.core.config import agent_changes, plain_values, pretraining_of, resolve_config
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import job_id
 from urlbench.core.registry import load_agent, load_attribute, load_plugin, load_suite
+from urlbench.core.requirements import suite_versions
 from urlbench.core.types import Job, JobSpec, Protocol, Spec
 from urlbench.episodes.datasets import (
     BUFFER_NAME,
@@ -26,7 +27,7 @@ from urlbench.episodes.datasets import (
     write_index,
 )
 from urlbench.episodes.format import array_formats, format_of, read_arrays
-from urlbench.runs.plan import MAX_SEED, package_versions
+from urlbench.runs.plan import MAX_SEED
 from urlbench.runs.store import RunDirectory
 
 RUN_NAME = "run"
@@ -78,18 +79,19 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
     frames = -(-request.transitions // length) * length
     protocol = {**protocols[request.preset].model_dump(), "pretrain_frames": frames, "snapshots": (frames,)}
     changes = agent_changes((agent.name,), request.overrides, request.config_file)
+    agent, config = pretraining_of(agent, plain_values(resolve_config(agent, request.preset, changes[agent.name])))
     spec = JobSpec(
         suite=suite.full_name,
         observation=suite.observation,
         action_repeat=suite.action_repeat,
         agent=agent.name,
-        agent_config=plain_values(resolve_config(agent, request.preset, changes[agent.name])),
+        agent_config=config,
         protocol=Protocol.model_validate(protocol),
         phase="pretrain",
         domain=request.domain,
         task=suite.domain(request.domain).primal_task,
         seed=request.seed,
-        versions=package_versions(suite.packages),
+        versions=suite_versions(suite),
     )
     folder = dataset_folder(root, request.domain, request.collection)
     path = (folder / RUN_NAME).relative_to(root).as_posix()

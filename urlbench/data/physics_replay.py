@@ -13,6 +13,7 @@ import numpy as np
 from urlbench.core import exorl
 from urlbench.core.interfaces import Array, PhysicsEnvironment
 from urlbench.core.registry import load_suite, make_environment
+from urlbench.core.requirements import check_requirements
 from urlbench.data.checks import DataCheck, Largest
 from urlbench.episodes.datasets import Dataset, DatasetIndex, EpisodeFile
 from urlbench.episodes.format import format_of, read_arrays
@@ -34,6 +35,7 @@ steps must lead to positions that are off by at most `MOTION_SHARE` of the media
 def offline_environment(domain: str, task: str | None = None, seed: int = 0) -> PhysicsEnvironment:
     """The environment of a data set, reset, with the rewards of `task` (default: the domain's primal task)."""
     suite = load_suite(exorl.suite_name(exorl.MAIN_METHOD))
+    check_requirements(suite)
     environment = make_environment(suite, task or suite.domain(domain).primal_task, seed)
     environment.reset()
     return cast(PhysicsEnvironment, environment)

@@ -1,7 +1,8 @@
 """Replay of whole episodes: in `replay_storage` for sampling, and on disk as one file an episode.
 
 Source: the episode replay of DreamerV2 as used by Choreographer: an episode is chosen uniformly, then a window of it;
-only complete episodes are sampled. Files have ExORL's format (`episode_{index:06d}_{length}.npz`).
+only complete episodes are sampled. Where episodes may end early, those shorter than a window are padded; theirs are
+dropped. Files have ExORL's format (`episode_{index:06d}_{length}.npz`).
 """
 
 import io
@@ -9,7 +10,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from urlbench.core.durable import explained, remove_temporaries, write_atomic
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Array, Environment, PhysicsEnvironment, StackedEnvironment, TimeStep
+from urlbench.core.interfaces import Array, Batch, Environment, PhysicsEnvironment, StackedEnvironment, TimeStep
 from urlbench.episodes.storage import EntryFormat, EpisodeStorage
 
 _ALIGNMENT = 64
@@ -64,6 +65,7 @@ class Replay:
             because an older checkpoint may need them.
         recorded: shapes of the float32 arrays that the agent has kept with each entry, by name.
         frame_stack: frames that each observation is a stack of, along the first axis: each is kept once.
+        ends_early: episodes may be shorter than a window, which is then padded; else such episodes are not sampled.
 
     Attributes:
         episodes: number of finished episodes so far, dropped ones included.
@@ -79,8 +81,10 @@ class Replay:
         capacity_steps: int,
         recorded: Mapping[str, tuple[int, ...]] | None = None,
         frame_stack: int = 1,
+        *,
+        ends_early: bool = False,
     ) -> None:
-        self.folder, self.capacity_steps = folder, capacity_steps
+        self.folder, self.capacity_steps, self.ends_early = folder, capacity_steps, ends_early
         self.episodes, self.steps = 0, 0
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "observation": (observation_shape, np.dtype(observation_dtype)),
@@ -88,7 +92,7 @@ class Replay:
             "reward": ((), np.dtype(np.float32)),
             "discount": ((), np.dtype(np.float32)),
         }
-        assert recorded is None or not recorded.keys() & {*self._shapes, "is_first"}, "these names are taken"
+        assert recorded is None or not recorded.keys() & {*self._shapes, "is_first", "mask"}, "these names are taken"
         self._shapes |= {key: (shape, np.dtype(np.float32)) for key, shape in (recorded or {}).items()}
         entries = {key: EntryFormat(shape, dtype) for key, (shape, dtype) in self._shapes.items()}
         frame_shape = (observation_shape[0] // frame_stack, *observation_shape[1:])
@@ -96,7 +100,7 @@ class Replay:
         assert self._observation.read_shape == observation_shape, f"{observation_shape} is not {frame_stack} frames"
         self._storage = EpisodeStorage(entries | {"observation": self._observation}, capacity_steps)
         self._open: dict[str, list[Any]] | None = None
-        self._candidates: tuple[int, Array] = (0, np.empty(0, np.intp))
+        self._sampled: dict[tuple[int, int | None], Array] = {}  # what `_candidates` has found
 
     def add(self, timestep: TimeStep, action: Array | None = None, recorded: Mapping[str, Array] | None = None) -> None:
         """Append an entry; a reset starts an episode and a last step ends it, which writes its file.
@@ -141,52 +145,84 @@ class Replay:
             self.steps -= self._storage.drop_oldest() - 1
         self._storage.append(episode)
         self.steps += length
-        self._candidates = (0, np.empty(0, np.intp))
+        self._sampled.clear()
 
     @property
     def bytes_held(self) -> int:
         """Memory that the episodes take, of the process or of its file."""
         return self._storage.bytes_held
 
-    def can_sample(self, batch_length: int) -> bool:
-        """True once a complete episode has `batch_length` entries."""
-        return len(self._long_enough(batch_length)) > 0
+    def can_sample(self, batch: Batch) -> bool:
+        """True once a complete episode can be sampled."""
+        return len(self._candidates(batch)) > 0
 
-    def _long_enough(self, batch_length: int) -> Array:
-        """Places of the episodes that have `batch_length` entries, oldest first."""
-        if self._candidates[0] != batch_length:
-            self._candidates = (batch_length, np.flatnonzero(self._storage.lengths >= batch_length))
-        return self._candidates[1]
+    def never_sampled(self, batch: Batch) -> int:
+        """How many of the episodes are shorter than the windows, and so left out."""
+        return 0 if self.ends_early else int(np.sum(self._storage.lengths <= batch.least_steps))
 
-    def sample(self, rng: np.random.Generator, batch_size: int, batch_length: int) -> dict[str, Array]:
+    def _candidates(self, batch: Batch) -> Array:
+        """Places of the episodes that can be sampled, oldest first."""
+        key = (batch.least_steps, batch.newest_steps)
+        if key not in self._sampled:
+            lengths = self._storage.lengths
+            places = np.arange(len(lengths)) if self.ends_early else np.flatnonzero(lengths > batch.least_steps)
+            if batch.newest_steps is not None:
+                newer_steps = np.cumsum((lengths[places] - 1)[::-1])[::-1] - (lengths[places] - 1)
+                places = places[newer_steps < batch.newest_steps]
+            self._sampled[key] = places
+        return self._sampled[key]
+
+    def sample(self, rng: np.random.Generator, batch: Batch) -> dict[str, Array]:
         """Windows of consecutive entries: the episode uniform, then the start uniform over all that fit.
 
         Args:
             rng: the stream to draw from.
-            batch_size: B, with replacement.
-            batch_length: T, at least 1.
+            batch: how many, how long and of what; drawn with replacement.
 
         Returns:
             `observation` [B, T, ...], `action` [B, T, A], `reward` and `discount` [B, T] float32, and `is_first`
             [B, T] bool, True at each window's first entry and nowhere else, wherever in its episode that is; and
-            what the agent recorded, [B, T, ...] float32.
+            what the agent recorded, [B, T, ...] float32. If episodes end early also `mask` [B, T] bool: an episode
+            that is shorter than a window gives one that starts with it and is padded with zeros, where `mask` is
+            False.
 
         Raises:
             ValueError: if no complete episode is long enough.
         """
-        episodes = self._long_enough(batch_length)
+        episodes = self._candidates(batch)
         if not len(episodes):
-            raise ValueError(f"no complete episode has {batch_length} entries; ask can_sample first")
-        batch = {
-            key: aligned_empty((batch_size, batch_length, *shape), dtype)
-            for key, (shape, dtype) in self._shapes.items()
-        }
-        chosen = episodes[rng.integers(len(episodes), size=batch_size)]
-        starts = rng.integers(self._storage.lengths[chosen] - batch_length + 1)
-        self._storage.read(chosen, starts, batch_length, batch)
-        batch["is_first"] = np.zeros((batch_size, batch_length), bool)
-        batch["is_first"][:, 0] = True
-        return batch
+            raise ValueError(f"no complete episode has {batch.length} entries; ask can_sample first")
+        chosen = episodes[rng.integers(len(episodes), size=batch.size)]
+        last = self._storage.lengths[chosen] - 1
+        starts = rng.integers(np.maximum(last - batch.least_steps, 0) // batch.start_every + 1) * batch.start_every
+        steps = starts[:, None] + batch.stride * np.arange(batch.length)
+        values = self._read(chosen, np.minimum(steps, last[:, None]), tuple(self._shapes))
+        if batch.stride > 1:
+            self._accumulate(values, chosen, steps, batch.stride)
+        values["is_first"] = np.zeros(steps.shape, bool)
+        values["is_first"][:, 0] = True
+        if self.ends_early:
+            # The last entry of an episode is the first one at or beyond its last step.
+            values["mask"] = steps < last[:, None] + batch.stride
+            for key in self._shapes:
+                values[key][~values["mask"]] = 0
+        return values
+
+    def _read(self, episodes: Array, steps: Array, keys: Sequence[str]) -> dict[str, Array]:
+        """Entries of each key, [B, T, ...], at `steps` [B, T] of `episodes` [B]."""
+        values = {key: aligned_empty((*steps.shape, *self._shapes[key][0]), self._shapes[key][1]) for key in keys}
+        self._storage.read(episodes, steps, values)
+        return values
+
+    def _accumulate(self, values: dict[str, Array], episodes: Array, steps: Array, stride: int) -> None:
+        """Make the rewards and discounts of entries at `steps` [B, T] those of all steps since the entry before."""
+        every = steps[:, :, None] + np.arange(1 - stride, 1)
+        last = self._storage.lengths[episodes][:, None, None] - 1
+        there = (every >= 0) & (every <= last)
+        read = self._read(episodes, np.clip(every, 0, last).reshape(len(steps), -1), ("reward", "discount"))
+        reward, discount = (read[key].reshape(every.shape) for key in ("reward", "discount"))
+        np.sum(reward, -1, out=values["reward"], where=there)
+        np.prod(discount, -1, out=values["discount"], where=there)
 
     # --- on disk ---
 
@@ -227,7 +263,7 @@ class Replay:
         if newest > 0 and newest - 1 not in files:
             raise UserError(f"episode {newest - 1} is missing in {self.folder}")
         for index in range(newest, episodes):
-            self._keep(self._read(*files[index]))
+            self._keep(self._read_file(*files[index]))
         self.episodes = episodes
 
     def add_file(self, content: bytes, path: Path, length: int) -> None:
@@ -262,7 +298,7 @@ class Replay:
                 found[int(match[1])] = (path, int(match[2]))
         return found
 
-    def _read(self, path: Path, length: int) -> dict[str, Array]:
+    def _read_file(self, path: Path, length: int) -> dict[str, Array]:
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -294,6 +330,7 @@ class PhysicsReplay(Replay):
         environment: whose physics belong to the entries: each is added before the environment moves on.
         capacity_steps: agent steps kept for sampling.
         recorded: as in `Replay`.
+        ends_early: as in `Replay`.
     """
 
     def __init__(
@@ -302,6 +339,8 @@ class PhysicsReplay(Replay):
         environment: PhysicsEnvironment,
         capacity_steps: int,
         recorded: Mapping[str, tuple[int, ...]] | None = None,
+        *,
+        ends_early: bool = False,
     ) -> None:
         super().__init__(
             folder,
@@ -311,6 +350,7 @@ class PhysicsReplay(Replay):
             capacity_steps,
             recorded,
             frames_in_stack(environment),
+            ends_early=ends_early,
         )
         self._state: Callable[[], Array] = environment.physics_state
         self._states: list[Array] = []

@@ -176,23 +176,23 @@ class EpisodeStorage:
         self._index = None
         return len(rows)
 
-    def read(self, episodes: Array, starts: Array, length: int, into: Mapping[str, Array]) -> None:
-        """Copy windows of T = `length` consecutive entries, with one gather per key.
+    def read(self, episodes: Array, steps: Array, into: Mapping[str, Array]) -> None:
+        """Copy entries of some episodes, with one gather per key.
 
         Args:
-            episodes: which episode each window is of, int [B], in the order of `lengths`.
-            starts: its first entry there, int [B].
-            length: T.
-            into: contiguous arrays [B, T, *read_shape] by key.
+            episodes: which episode each row is of, int [B], in the order of `lengths`.
+            steps: the entries of it, int [B, T].
+            into: contiguous arrays [B, T, *read_shape] by key; other keys are not read.
         """
         index = self._indexed()
-        firsts, steps = index.firsts[episodes][:, None, None], (starts[:, None] + np.arange(length))[:, :, None]
+        firsts = index.firsts[episodes][:, None, None]
         rows = {
-            frames: index.rows[firsts + np.maximum(steps + np.arange(1 - frames, 1), 0)]  # [B, T, frames]
-            for frames in {entry.frames for entry in self._entries.values()}
+            frames: index.rows[firsts + np.maximum(steps[:, :, None] + np.arange(1 - frames, 1), 0)]  # [B, T, frames]
+            for frames in {self._entries[key].frames for key in into}
         }
-        for key, entry in self._entries.items():
-            target = into[key].reshape(*rows[entry.frames].shape, *entry.shape)
+        for key, values in into.items():
+            entry = self._entries[key]
+            target = values.reshape(*rows[entry.frames].shape, *entry.shape)
             # The default mode, "raise", would gather into a copy first.
             np.take(self._arrays[key].rows, rows[entry.frames], 0, target, mode="clip")
 

@@ -9,6 +9,7 @@ from urlbench.core.errors import UserError, unknown_name
 from urlbench.exports.series import series_of
 from urlbench.exports.table import long_csv
 from urlbench.results.cells import Results
+from urlbench.results.validation import check
 
 Program = Literal["csv", "tensorboard", "wandb"]
 
@@ -24,7 +25,7 @@ def export(results: Results, program: str, out: Path, *, allow_partial: bool = F
 
     Raises:
         UserError: if the package that it takes is not installed, or `out` cannot be written.
-        IncompleteError: as `Results.check` does.
+        IncompleteError: as `validation.check` does.
     """
     if program not in get_args(Program):
         raise unknown_name("program", program, get_args(Program), where="to export to")
@@ -33,7 +34,7 @@ def export(results: Results, program: str, out: Path, *, allow_partial: bool = F
             f"an export to {program} takes the package {program}, which is not installed; run: "
             f"pip install 'urlbench[{program}]'"
         )
-    results.check(allow_partial=allow_partial)
+    check(results, allow_partial=allow_partial)
     try:
         (out.parent if program == "csv" else out).mkdir(parents=True, exist_ok=True)
         if program == "csv":

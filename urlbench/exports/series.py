@@ -11,6 +11,7 @@ from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json
 from urlbench.results.cells import Results
 from urlbench.results.run_records import RunRecord
+from urlbench.results.score_kinds import score_of
 from urlbench.runs.store import RunDirectory
 
 _STEPS = ("frame", "updates")
@@ -55,8 +56,10 @@ def _series(results: Results, run: RunRecord) -> Series:
         values = {f"train/{name}": value for name, value in row.items() if name != unit}
         steps[int(row[unit])].update(values)
     for evaluation in run.evaluations:
-        steps[evaluation.frame]["evaluation/return"] = evaluation.mean
+        steps[evaluation.frame] |= {f"evaluation/{metric}": mean for metric, mean in evaluation.means.items()}
+        steps[evaluation.frame]["evaluation/score"] = score_of(results.suite, run, evaluation.frame)
     if run.searches:
         steps[0]["evaluation/goals_found"] = run.goals_found / len(run.searches)
         steps[0]["evaluation/episodes_found"] = run.episodes_found / run.n_episodes
+        steps[0]["evaluation/score"] = score_of(results.suite, run, 0)
     return Series(run, tuple(sorted(steps.items())))

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -13,10 +12,15 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
 from urlbench import __version__
 from urlbench.core import registry
 from urlbench.core.errors import UserError
 from urlbench.core.machine import usable_cores, visible_gpus
+from urlbench.core.requirements import advice, unmet, unmet_by_suite
 from urlbench.local.check import Check, made
 
 _LEAST_FREE_BYTES = 5 * 2**30
@@ -30,27 +34,43 @@ def run_checks(runs: Path) -> Iterator[Check]:
 
 
 def _python(name: str, runs: Path) -> Check:
-    version = platform.python_version()
-    right = platform.python_version_tuple()[:2] == ("3", "11")
+    version, needed = platform.python_version(), SpecifierSet(_own_metadata()["Requires-Python"])
+    right = needed.contains(version, prereleases=True)
     return Check(
         name=name,
         result="ok" if right else "failed",
-        detail=f"{version}, urlbench {__version__}" + ("" if right else "; urlbench needs Python 3.11: make venv"),
+        detail=f"{version}, urlbench {__version__}" + ("" if right else f"; install urlbench with a Python {needed}"),
     )
 
 
 def _packages(name: str, runs: Path) -> Check:
+    lines = [
+        line
+        for line in _own_metadata().get_all("Requires-Dist", [])
+        if (marker := Requirement(line).marker) is None or marker.evaluate({"extra": ""})
+    ]
+    if problems := unmet(lines):
+        return Check(name=name, result="failed", detail=f"urlbench needs {advice(problems)}")
+    # Only a checkout has a list of the versions that were tried together.
     pins = _pins(Path(__file__).parents[2] / "constraints.txt")
-    if not pins:
-        return Check(name=name, result="warning", detail="no constraints.txt beside the package to compare with")
-    different, needed = [], _needed_packages("urlbench")
-    for package in sorted(needed):
+    different = []
+    for package in sorted(Requirement(line).name for line in lines):
         found = metadata.version(package).partition("+")[0]
-        if pins.get(_normal(package), found) != found:
-            different.append(f"{package} {found} (tried with {pins[_normal(package)]})")
+        if pins.get(canonicalize_name(package), found) != found:
+            different.append(f"{package} {found} (tried with {pins[canonicalize_name(package)]})")
     if different:
         return Check(name=name, result="warning", detail=f"other versions: {', '.join(different)}; to pin: make venv")
-    return Check(name=name, result="ok", detail=f"{len(needed)} packages as in constraints.txt")
+    as_where = "in constraints.txt" if pins else "urlbench needs them"
+    return Check(name=name, result="ok", detail=f"{len(lines)} packages as {as_where}")
+
+
+def _suites(name: str, runs: Path) -> Check:
+    unfit = {suite: unmet_by_suite(registry.load_suite(suite)) for suite in registry.names("suite")}
+    problems = {str(problem): problem for found in unfit.values() for problem in found}
+    if problems:
+        stopped = ", ".join(suite for suite, found in unfit.items() if found)
+        return Check(name=name, result="failed", detail=f"{stopped}: {advice(problems.values())}")
+    return Check(name=name, result="ok", detail=f"{len(unfit)} with the packages that they were checked with")
 
 
 def _torch(name: str, runs: Path) -> Check:
@@ -125,6 +145,7 @@ def _rendering(name: str, runs: Path) -> Check:
 _CHECKS: dict[str, Callable[[str, Path], Check]] = {
     "python": _python,
     "packages": _packages,
+    "suites": _suites,
     "torch": _torch,
     "cores": _cores,
     "memory": _memory,
@@ -134,27 +155,17 @@ _CHECKS: dict[str, Callable[[str, Path], Check]] = {
 }
 
 
-def _normal(package: str) -> str:
-    return re.sub(r"[-_.]+", "-", package).lower()
-
-
 def _pins(constraints: Path) -> dict[str, str]:
     if not constraints.is_file():
         return {}
     lines = [line.split("#")[0].strip() for line in constraints.read_text(encoding="utf-8").splitlines()]
-    return {_normal(package): version for package, _, version in (line.partition("==") for line in lines if line)}
+    parts = (line.partition("==") for line in lines if line)
+    return {canonicalize_name(package): version for package, _, version in parts}
 
 
-def _needed_packages(package: str) -> set[str]:
-    """Names of the packages that `package` requires, without its extras.
-
-    Raises:
-        UserError: if it is not installed.
-    """
+def _own_metadata() -> metadata.PackageMetadata:
+    """What urlbench was installed with; UserError if it is not installed."""
     try:
-        requirements = metadata.requires(package) or []
+        return metadata.metadata("urlbench")
     except metadata.PackageNotFoundError as error:
-        raise UserError(f"{package} is imported from a folder without being installed; run: make venv") from error
-    return {
-        match[0] for line in requirements if "extra ==" not in line and (match := re.match(r"[A-Za-z0-9._-]+", line))
-    }
+        raise UserError("urlbench is imported from a folder without being installed; run: make venv") from error

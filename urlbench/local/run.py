@@ -1,6 +1,5 @@
 """`urlbench run`: prepare the run directories, run what is left, and say how it ended."""
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,7 +18,7 @@ from urlbench.local.executor import (
     wait_for_orphans,
 )
 from urlbench.local.progress import Tracker, make_display
-from urlbench.runs.plan import PlanRequest, format_frames
+from urlbench.runs.plan import PlanRequest, format_frames, pretraining_lines
 from urlbench.runs.store import RunDirectory
 
 _ORPHAN_SECONDS = 10.0
@@ -37,7 +36,8 @@ def describe_request(request: PlanRequest, plan: Plan) -> str:
     lines = [
         f"suite {suite.full_name}, preset {request.preset}: "
         f"{len(specs)} jobs, {pretrainings} pretrain and {len(specs) - pretrainings} {suite.measured_phase}",
-        f"agents: {', '.join(dict.fromkeys(spec.agent for spec in specs))}",
+        f"agents: {', '.join(dict.fromkeys(request.agents))}",
+        *pretraining_lines(request, plan),
         f"domains: {', '.join(dict.fromkeys(spec.domain for spec in specs))}",
         *([f"tasks: {', '.join(tasks)}"] if tasks else []),
         *([f"snapshots: {', '.join(map(format_frames, snapshots))} {protocol.pretrain_unit}"] if snapshots else []),
@@ -106,12 +106,11 @@ def set_others_aside(plan: Plan, root: Path) -> None:
 
 
 def _stored_id(directory: RunDirectory) -> str | None:
-    """The id in spec.json, also one that this version of urlbench would refuse to read; None if damaged."""
+    """The id in spec.json; None if that is damaged or of another version of urlbench."""
     try:
-        stored = json.loads(directory.spec_file.read_text(encoding="utf-8"))
-    except ValueError:
+        return str(directory.read_spec()["id"])
+    except UserError:
         return None
-    return str(stored["id"]) if isinstance(stored, dict) and "id" in stored else None
 
 
 def _announce(total: int, done: int, left: int, options: ExecutorOptions) -> None:

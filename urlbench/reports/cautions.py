@@ -94,7 +94,7 @@ def _gaps(side: Side, other: Side) -> Iterator[str]:
     if absent:
         yield f"no score on {', '.join(absent)}: compared over the tasks that both have"
     if isinstance(side.scores, ScoreMatrix):
-        alike = np.ptp(side.scores.returns, axis=0) == 0
+        alike = np.ptp(side.scores.measured, axis=0) == 0
         tasks = [task for task, same in zip(side.scores.tasks, alike, strict=True) if same]
         if tasks and len(side.scores.seeds) > 1:
             yield f"all runs end alike on {', '.join(tasks)}: without a spread, intervals are too narrow"

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from urlbench.core.errors import UserError
 from urlbench.reports.cautions import Caution, cautions
 from urlbench.reports.scores import Scores, estimates, task_means
 from urlbench.reports.sides import Side
+from urlbench.results.score_kinds import ScoreKind
 from urlbench.results.score_matrix import ScoreMatrix
-from urlbench.statistics.aggregates import AGGREGATES
 from urlbench.statistics.differences import Difference, Power, paired_difference, seeds_needed
 from urlbench.statistics.estimates import REPS, Estimate, TaskMean
 from urlbench.statistics.improvement import probability_of_improvement
@@ -29,8 +27,8 @@ class TaskRow:
     """One task.
 
     Attributes:
-        new: mean return, or fraction of goals found.
-        difference: of scores, so of returns divided by the task's reference.
+        new: of what is measured, returns say.
+        difference: of scores.
     """
 
     task: str
@@ -76,6 +74,20 @@ class Comparison:
     cautions: tuple[Caution, ...]
 
     @property
+    def kind(self) -> ScoreKind:
+        """What scores are made of."""
+        return self.new.scores.scale.kind
+
+    def metric_words(self, metric: str) -> str:
+        """What a metric over all tasks is called."""
+        return self.kind.mean if metric == "Mean" else metric
+
+    @property
+    def headline_words(self) -> str:
+        """What the metric that the answer is about is called."""
+        return self.metric_words(self.headline)
+
+    @property
     def answer(self) -> ScoreRow:
         """The headline metric."""
         return next(row for row in self.aggregates if row.name == self.headline)
@@ -101,7 +113,7 @@ def compare(new: Side, against: Side, ci: CiMethod = "stratified", reps: int = R
         reps: repetitions.
 
     Raises:
-        UserError: if they share no task, or divide returns by different references.
+        UserError: if they share no task, or their scores mean different things.
     """
     shared = [task for task in new.scores.tasks if task in against.scores.tasks]
     if not shared:
@@ -110,13 +122,14 @@ def compare(new: Side, against: Side, ci: CiMethod = "stratified", reps: int = R
             f"{', '.join(against.scores.tasks)}); choose others with --tasks, or another --against."
         )
     x, y = new.scores.select(shared), against.scores.select(shared)
-    if x.tasks != y.tasks or not np.array_equal(x.references, y.references):
+    if x.tasks != y.tasks or not x.scale.equals(y.scale):
         raise UserError(
-            f"{new.label} is of {new.suite} and {against.label} of {against.suite}, which divide returns by different "
-            "references: their scores cannot be compared."
+            f"{new.label} is of {new.suite} and {against.label} of {against.suite}, which measure different things or "
+            "normalise them by different references: their scores cannot be compared."
         )
     of_x, of_y = estimates(x, ci, reps), estimates(y, ci, reps)
-    headline = "IQM" if isinstance(x, ScoreMatrix) and isinstance(y, ScoreMatrix) else "Mean"
+    kind = x.scale.kind
+    headline = kind.headline if isinstance(x, ScoreMatrix) and isinstance(y, ScoreMatrix) else "Mean"
     return Comparison(
         new=new,
         against=against,
@@ -127,7 +140,7 @@ def compare(new: Side, against: Side, ci: CiMethod = "stratified", reps: int = R
         domains=tuple(_domain_row(x, y, domain, ci, reps) for domain in dict.fromkeys(x.domains)),
         aggregates=tuple(
             ScoreRow(metric, of_x[metric], of_y[metric], paired_difference(x, y, metric, ci, reps))
-            for metric in AGGREGATES
+            for metric in kind.aggregates
         ),
         headline=headline,
         improvement=probability_of_improvement(x, y, ci, reps),

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import urlbench
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.types import Suite
 from urlbench.reports.comparison import Comparison, ScoreRow, verdict
-from urlbench.reports.document import Report, write_report
+from urlbench.reports.document import Report
+from urlbench.reports.files import write_report
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import Origins
 from urlbench.reports.provenance import Provenance
@@ -114,7 +115,16 @@ def answers_table(comparisons: Sequence[Comparison]) -> Table:
         answer = one.answer
         texts = (format_estimate(answer.new), format_estimate(answer.against), signed(answer.difference))
         improvement = format_estimate(one.improvement)
-        rows.append((one.against.label, one.headline, *texts, answer.verdict, improvement, more_seeds(one.power)))
+        rows.append(
+            (
+                one.against.label,
+                one.metric_words(one.headline),
+                *texts,
+                answer.verdict,
+                improvement,
+                more_seeds(one.power),
+            )
+        )
         numbers = (answer.new, answer.against, answer.difference.estimate, None, one.improvement, None)
         values.append((None, None, *numbers))
     new = comparisons[0].new.label
@@ -130,11 +140,11 @@ def answers_table(comparisons: Sequence[Comparison]) -> Table:
 
 
 def tasks_table(comparisons: Sequence[Comparison]) -> Table:
-    """Task by task: returns as they are, and the difference of scores."""
+    """Task by task: what was measured, and the difference of scores."""
     rows: list[tuple[str, ...]] = []
     values: list[tuple[Value | None, ...]] = []
     for one in comparisons:
-        decimals = decimals_of(one)
+        decimals = one.kind.decimals
         for row in one.tasks:
             means = (format_mean(row.new, decimals), format_mean(row.against, decimals))
             place = (one.against.label, row.domain, row.task)
@@ -147,7 +157,8 @@ def tasks_table(comparisons: Sequence[Comparison]) -> Table:
         ("agent", "domain", "task", new, "other", "difference of scores", "verdict"),
         tuple(rows),
         (
-            "Mean ± standard error over runs (n = number of runs; ? if it is not stated). Score = return / reference.",
+            "Mean ± standard error over runs (n = number of runs; ? if it is not stated). "
+            + comparisons[0].new.scores.scale.formula,
             ONE_IN_TWENTY,
         ),
         values=tuple(values),
@@ -157,12 +168,16 @@ def tasks_table(comparisons: Sequence[Comparison]) -> Table:
 def domains_table(comparisons: Sequence[Comparison]) -> Table:
     """The mean score of each domain."""
     rows = [(one.against.label, row) for one in comparisons for row in one.domains]
-    return _scores_table(comparisons, "domains", "mean score per domain", "domain", rows)
+    return _scores_table(comparisons, "domains", f"mean {comparisons[0].kind.short} per domain", "domain", rows)
 
 
 def aggregates_table(comparisons: Sequence[Comparison]) -> Table:
-    """The four aggregates over all tasks."""
-    rows = [(one.against.label, row) for one in comparisons for row in one.aggregates]
+    """The aggregates over all tasks."""
+    rows = [
+        (one.against.label, replace(row, name=one.metric_words(row.name)))
+        for one in comparisons
+        for row in one.aggregates
+    ]
     return _scores_table(comparisons, "aggregates", "all tasks", "metric", rows)
 
 
@@ -217,7 +232,7 @@ def answer_words(comparison: Comparison) -> str:
         "not resolved": f"whether {new} is better than {against} is not resolved",
         "no interval": f"how sure the difference between {new} and {against} is cannot be said",
     }
-    return f"{words[answer.verdict]}: {comparison.headline} {signed(answer.difference)}; {where}"
+    return f"{words[answer.verdict]}: {comparison.headline_words} {signed(answer.difference)}; {where}"
 
 
 def signed(difference: Difference) -> str:
@@ -237,17 +252,13 @@ def more_seeds(power: Power) -> str:
     return "none" if power.more_seeds == 0 else str(power.more_seeds)
 
 
-def decimals_of(comparison: Comparison) -> int:
-    """Decimals of means: few for returns, more for fractions of goals found."""
-    return 3 if comparison.new.protocol.search is not None else 1
-
-
 def as_json(comparisons: Sequence[Comparison], suite: Suite, command: str) -> dict[str, Any]:
     """Everything, as plain values."""
     return {
         "urlbench": urlbench.__version__,
         "command": command,
         "suite": suite.full_name,
+        "score": suite.score,
         "new": _side_json(comparisons[0].new),
         "against": [
             {

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from urlbench.reports.comparison import Comparison, Verdict, verdict
-from urlbench.reports.comparison_report import answer_words, decimals_of, grouped_cautions, more_seeds, signed
+from urlbench.reports.comparison_report import answer_words, grouped_cautions, more_seeds, signed
 from urlbench.reports.sides import Side
 from urlbench.reports.tables import format_estimate, format_mean
 from urlbench.statistics.differences import Difference
@@ -29,21 +29,29 @@ def _one(comparison: Comparison) -> Iterator[RenderableType]:
     yield Text(f"{answer_words(comparison)}.", style=f"bold {_STYLES[comparison.answer.verdict]}")
     yield Text(f"new: {_words(comparison.new)}\nagainst: {_words(comparison.against)}", style="dim")
     table = _table("", "new", "against", "difference", "")
-    # Returns are in the hundreds, fractions below 1.
-    decimals = max(0, decimals_of(comparison) - 1)
+    # One less than in a file, for the width.
+    kind = comparison.kind
+    decimals = kind.decimals - 1
     for row in comparison.tasks:
         own, other = (format_mean(mean, decimals, with_n=False) for mean in (row.new, row.against))
         _add(table, row.task, own, other, row.difference, verdict(row.difference))
-    for title, rows in (("mean score", comparison.domains), ("all tasks", comparison.aggregates)):
+    for title, rows in ((f"mean {kind.short}", comparison.domains), ("all tasks", comparison.aggregates)):
         table.add_row(Text(title, style="dim"))
         for score in rows:
-            _add(table, score.name, _value(score.new), _value(score.against), score.difference, score.verdict)
+            _add(
+                table,
+                comparison.metric_words(score.name),
+                _value(score.new),
+                _value(score.against),
+                score.difference,
+                score.verdict,
+            )
     yield table
     yield Text(f"P(new > against) = {format_estimate(comparison.improvement)}. {_power_words(comparison)}")
     notes = [row.difference.estimate.note for row in comparison.aggregates] + [comparison.improvement.note]
     yield from (Text(f"Note: {note}.") for note in dict.fromkeys(notes) if note)
     yield Text(
-        "Tasks: mean return ± standard error, the difference is of scores. Brackets: 95 %, each for itself.\n"
+        f"Tasks: mean {kind.measured} ± standard error, the difference is of scores. Brackets: 95 %, each for itself.\n"
         "better, worse: the interval excludes 0.",
         style="dim",
     )
@@ -57,14 +65,14 @@ def _several(comparisons: Sequence[Comparison]) -> Iterator[RenderableType]:
     # The group that all share is said once, so that the table is no wider than the screen.
     group = f"{groups.pop()}/" if len(groups) == 1 and "" not in groups else ""
     against = f"against {group}" if group else "against"
-    table = _table(against, "metric", "new", "other", "difference", "P(>)", "more")
+    table = _table(against, "metric", "new", "other", "difference", "P(>)", "more", names=2)
     domains = list(dict.fromkeys(row.name for one in comparisons for row in one.domains))
     where = _table(against, *domains, "tasks >", "<", "of")
     for one in comparisons:
         answer, label = one.answer, one.against.label.removeprefix(group)
         table.add_row(
             label,
-            one.headline,
+            one.headline_words,
             _value(answer.new),
             _value(answer.against),
             Text(signed(answer.difference), style=_STYLES[answer.verdict]),
@@ -99,11 +107,12 @@ def _about(labels: Sequence[str]) -> str:
     return "; ".join(labels) if len(labels) < 4 else f"{labels[0]} and {len(labels) - 1} others"
 
 
-def _table(*header: str) -> Table:
+def _table(*header: str, names: int = 1) -> Table:
+    """A table whose first `names` columns hold names."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     # Names may be folded, numbers never: a number that is cut is another number.
     for number, name in enumerate(header):
-        table.add_column(name, no_wrap=number > 0, overflow="fold", justify="right" if number else "left")
+        table.add_column(name, no_wrap=number >= names, overflow="fold", justify="right" if number else "left")
     return table
 
 
@@ -129,12 +138,12 @@ def _words(side: Side) -> str:
 
 
 def _power_words(comparison: Comparison) -> str:
-    power = comparison.power
+    power, headline = comparison.power, comparison.headline_words
     if power.more_seeds is None:
         return f"More seeds: {power.note}."
     if power.more_seeds == 0:
-        return f"The {comparison.headline} needs no more seeds."
+        return f"The {headline} needs no more seeds."
     return (
-        f"About {power.more_seeds} more seeds of each agent would resolve the {comparison.headline} with a probability "
+        f"About {power.more_seeds} more seeds of each agent would resolve the {headline} with a probability "
         f"of {power.power:.1f}, if the true difference is the one observed."
     )

@@ -1,4 +1,4 @@
-"""Figures with a line for each agent: returns and scores against frames, and performance profiles."""
+"""Figures with a line for each agent: what was measured and scores against frames, and performance profiles."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +13,7 @@ from urlbench.reports.figure_parts import mark_panel, shows
 from urlbench.reports.figures import Canvas, line_style, shown
 from urlbench.reports.score_tables import curve, evaluation_frames
 from urlbench.results.cells import Results
+from urlbench.results.score_kinds import kind_of
 from urlbench.statistics.estimates import Floats, task_mean
 from urlbench.statistics.profiles import Profile
 
@@ -22,7 +23,7 @@ _MOST_BANDS = 14
 
 
 def learning_figure(results: Results, title: str, foot: Sequence[str]) -> Figure:
-    """A panel per task: mean return against fine-tuning frames, with a band of one standard error."""
+    """A panel per task: what was measured against fine-tuning frames, with a band of one standard error."""
     frames = evaluation_frames(results)
     palette = looks([agent.label for agent in results.agents])
     columns = min(_MOST_COLUMNS, len(results.tasks))
@@ -39,12 +40,12 @@ def learning_figure(results: Results, title: str, foot: Sequence[str]) -> Figure
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         _frames_axis(axes)
         if index % columns == 0:
-            axes.set_ylabel("return")
+            axes.set_ylabel(kind_of(results.suite).measured)
     return canvas.finished("fine-tuning frames")
 
 
-def score_curves_figure(panels: Panels, title: str, foot: Sequence[str], x_label: str) -> Figure:
-    """A panel per group of tasks: mean normalised score against frames, with the interval as a band.
+def score_curves_figure(panels: Panels, title: str, foot: Sequence[str], x_label: str, score: str) -> Figure:
+    """A panel per group of tasks: mean score against frames, with the interval as a band.
 
     Source: the form of Mazzaglia et al. 2023 (Choreographer), fig. 4.
 
@@ -53,6 +54,7 @@ def score_curves_figure(panels: Panels, title: str, foot: Sequence[str], x_label
         title: of the figure.
         foot: what is said below it.
         x_label: what the frames are.
+        score: what a score is called.
     """
     palette = looks(list(next(iter(panels.values()))))
     columns = min(_MOST_COLUMNS, len(panels))
@@ -72,11 +74,11 @@ def score_curves_figure(panels: Panels, title: str, foot: Sequence[str], x_label
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         _frames_axis(axes)
         if index % columns == 0:
-            axes.set_ylabel("mean score")
+            axes.set_ylabel(f"mean {score}")
     return canvas.finished(x_label)
 
 
-def profiles_figure(profiles: Mapping[str, Profile], title: str, foot: Sequence[str]) -> Figure:
+def profiles_figure(profiles: Mapping[str, Profile], title: str, foot: Sequence[str], score: str) -> Figure:
     """The fraction of runs whose score is above each threshold, with the interval as a band.
 
     Source: Agarwal et al. 2021, sec. 4.2 (score distributions).
@@ -85,6 +87,7 @@ def profiles_figure(profiles: Mapping[str, Profile], title: str, foot: Sequence[
         profiles: by the agent's label.
         title: of the figure.
         foot: what is said below it.
+        score: what a score is called.
     """
     palette = looks(list(profiles))
     band = len(palette) <= _MOST_BANDS
@@ -99,7 +102,7 @@ def profiles_figure(profiles: Mapping[str, Profile], title: str, foot: Sequence[
     thresholds = next(iter(profiles.values())).thresholds
     axes.set_xlim(float(thresholds[0]), float(thresholds[-1]))
     axes.set_ylabel("fraction of runs above τ")
-    return canvas.finished("normalised score τ")
+    return canvas.finished(f"{score} τ")
 
 
 def _draw_returns(axes: Axes, values: Floats, frames: Sequence[int], look: Look, *, band: bool) -> None:

@@ -8,24 +8,25 @@ from urlbench.reports.score_tables import evaluation_frames, tasks_by_domain
 from urlbench.reports.tables import Table, format_estimate
 from urlbench.results.cells import Results
 from urlbench.results.score_matrix import ScoreMatrix
+from urlbench.results.scores import scores_at
 from urlbench.statistics.efficiency import Curve, efficiency_curve
 from urlbench.statistics.estimates import Estimate
 from urlbench.statistics.resampling import CiMethod
 
 ALL_TASKS = "all tasks"
 Panels = Mapping[str, Mapping[str, Curve]]
-"""Mean normalised scores by the name of a group of tasks, all of them first, and by the agent's label."""
+"""Mean scores by the name of a group of tasks, all of them first, and by the agent's label."""
 
 
 def finetuning_curves(results: Results, ci: CiMethod, reps: int) -> Panels:
     """The mean score at each evaluation of the fine-tunings."""
-    return _panels({frame: results.scores_at(frame) for frame in evaluation_frames(results)}, ci, reps)
+    return _panels({frame: scores_at(results, frame) for frame in evaluation_frames(results)}, ci, reps)
 
 
 def pretraining_curves(snapshots: Mapping[int, Results], ci: CiMethod, reps: int) -> Panels:
     """The mean final score of the fine-tunings from each snapshot; of agents that do not pretrain the same at all."""
     last = {at: results.suite.protocols[results.preset].finetune_frames for at, results in snapshots.items()}
-    return _panels({at: results.scores_at(last[at]) for at, results in snapshots.items()}, ci, reps)
+    return _panels({at: scores_at(results, last[at]) for at, results in snapshots.items()}, ci, reps)
 
 
 def _panels(matrices: Mapping[int, Mapping[str, ScoreMatrix]], ci: CiMethod, reps: int) -> Panels:
@@ -49,6 +50,7 @@ def curves_table(
     title: str,
     panels: Panels,
     columns: str,
+    score: str,
     notes: Sequence[str],
     source_of: Callable[[str, int], Source],
 ) -> Table:
@@ -59,6 +61,7 @@ def curves_table(
         title: of the table.
         panels: the curves.
         columns: what the numbers in the header are.
+        score: what a score is called.
         notes: what is said below it.
         source_of: the runs behind a number, by the agent's label and the column.
     """
@@ -70,7 +73,7 @@ def curves_table(
         title,
         ("agent", *(f"{frame:,}" for frame in frames)),
         tuple((label, *map(format_estimate, row)) for label, row in values.items()),
-        (f"Columns are {columns}; mean normalised score over all tasks.", *notes),
+        (f"Columns are {columns}; mean {score} over all tasks.", *notes),
         tuple((None, *(source_of(label, int(frame)) for frame in frames)) for label in curves),
         tuple((None, *row) for row in values.values()),
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from urlbench.core.types import Suite
 from urlbench.results.cells import Results
-from urlbench.results.validation import elsewhere_words, number_words, seeds_flag
+from urlbench.results.commands import number_words, seeds_flag
+from urlbench.results.validation import elsewhere_words
 
 
 @dataclass(frozen=True)

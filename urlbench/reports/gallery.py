@@ -17,7 +17,7 @@ from urlbench.baselines.catalogue import (
     source_of,
     summary_scores,
 )
-from urlbench.reports.document import markdown_environment
+from urlbench.reports.files import markdown_environment
 from urlbench.reports.provenance import made_with
 from urlbench.reports.report import DEFAULT_REPS, make_report
 from urlbench.reports.tables import Table, format_estimate

@@ -11,18 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jinja2
 
 from urlbench.reports.appearance import looks
+from urlbench.reports.document import Report
 from urlbench.reports.origins import Origins, Source
 from urlbench.reports.provenance import git_words, hardware_words, package_versions
 from urlbench.reports.tables import Table
 from urlbench.results.run_records import RunRecord
-
-if TYPE_CHECKING:
-    from urlbench.reports.document import Report
 
 Kind = Literal["word", "number"]
 _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -45,7 +43,7 @@ class Cell:
     is_best: bool
 
 
-def render(report: "Report", drawings: Mapping[str, str]) -> str:
+def render(report: Report, drawings: Mapping[str, str]) -> str:
     """The page, in UTF-8; the same report gives the same bytes.
 
     Args:

@@ -8,9 +8,10 @@ import numpy as np
 from urlbench.core.types import Suite
 from urlbench.reports.report_baselines import Baseline
 from urlbench.results.cells import Results
+from urlbench.results.commands import Commands
 from urlbench.results.run_records import RunRecord
+from urlbench.results.score_kinds import kind_of, score_of
 from urlbench.results.score_matrix import ScoreMatrix
-from urlbench.results.validation import Commands
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Origin:
         snapshot: of the pretraining that it started from; None for what belongs to every snapshot.
         seeds: one for a run; for a published mean the number of seeds, or 0 if its source does not state it.
         values: what was measured at the end, by name; numbers, or texts such as `31/50` and `603 ± 12`.
-        curve: mean return by fine-tuning frames before the evaluation; empty where it is not known.
+        curve: what was measured by fine-tuning frames before the evaluation; empty where it is not known.
         run: the record, whose path is relative to the folder of all runs; None for a baseline.
     """
 
@@ -127,32 +128,32 @@ def _runs(results: Results) -> Iterator[Origin]:
 
 
 def _run_origin(results: Results, agent: str, run: RunRecord) -> Origin:
-    spec, normaliser = run.spec, results.suite.normaliser
+    spec, kind = run.spec, kind_of(results.suite)
     curve: Mapping[int, float] = {}
-    if normaliser is None:
+    if not kind.resampled:
         values: Mapping[str, float | str] = {
             "goals found": f"{run.goals_found}/{len(run.searches)}",
             "episodes found": f"{run.episodes_found}/{run.n_episodes}",
         }
     else:
-        final = run.evaluations[-1].mean
-        values = {"return": final, "score": final / normaliser.references[spec.task]}
-        curve = {evaluation.frame: evaluation.mean for evaluation in run.evaluations}
+        curve = {evaluation.frame: kind.of_runs([run], evaluation.frame) for evaluation in run.evaluations}
+        last = run.evaluations[-1].frame
+        values = {kind.measured: curve[last], kind.short: score_of(results.suite, run, last)}
     return Origin(agent, spec.task, spec.goal_set, spec.snapshot or None, spec.seed, 1, values, curve, run)
 
 
 def _baseline_scores(label: str, baseline: Baseline) -> Iterator[Origin]:
-    scores = baseline.scores
+    scores, kind = baseline.scores, baseline.scores.scale.kind
     for column, task in enumerate(scores.tasks):
-        reference = float(scores.references[column])
         if isinstance(scores, ScoreMatrix):
-            for seed, value in zip(scores.seeds, scores.returns[:, column].tolist(), strict=True):
+            columns = scores.measured[:, column].tolist(), scores.scores[:, column].tolist()
+            for seed, value, score in zip(scores.seeds, *columns, strict=True):
                 if not np.isnan(value):
-                    values = {"return": value, "score": value / reference}
+                    values = {kind.measured: value, kind.short: score}
                     yield Origin(label, task, None, None, seed, 1, values, {}, None)
             continue
         mean, error = float(scores.means[column]), float(scores.standard_errors[column])
         if not np.isnan(mean):
             text = f"{mean:g}" + ("" if np.isnan(error) else f" ± {error:.3g}")
-            published: Mapping[str, float | str] = {"return": text, "score": mean / reference}
+            published: Mapping[str, float | str] = {kind.measured: text, kind.short: float(scores.scores[column])}
             yield Origin(label, task, None, None, None, int(scores.n_seeds[column]), published, {}, None)

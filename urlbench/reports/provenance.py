@@ -17,9 +17,10 @@ import urlbench
 from urlbench.core.types import Suite
 from urlbench.reports.report_baselines import Baseline, baseline_lines
 from urlbench.results.cells import Results
+from urlbench.results.commands import Commands, number_words, seeds_flag
 from urlbench.results.run_records import RunRecord
+from urlbench.results.score_kinds import kind_of, scale_of
 from urlbench.results.selection import Selection
-from urlbench.results.validation import Commands, number_words, seeds_flag
 from urlbench.runs.plan import format_frames
 
 _REPORT_PACKAGES = ("numpy", "scipy", "matplotlib")
@@ -84,7 +85,7 @@ def baselines_provenance(suite: Suite, preset: str, baselines: Sequence[Baseline
         ("Report", [command]),
         ("Made with", [made_with()]),
         ("Suite", [f"{suite.full_name}, preset {preset}"]),
-        *_normaliser(suite),
+        *_score(suite),
         ("Baselines", baseline_lines(baselines)),
     ]
     return Provenance(short, tuple((name, tuple(values)) for name, values in entries))
@@ -130,9 +131,9 @@ def provenance(results: Results, command: str, baselines: Sequence[Baseline] = (
 
 
 def _measure(results: Results) -> list[tuple[str, list[str]]]:
-    """What the numbers are: normalised returns, or goals found; and what was pretrained on."""
+    """What scores are made of, and what was pretrained on."""
     suite, protocol = results.suite, results.suite.protocols[results.preset]
-    entries = _normaliser(suite)
+    entries = _score(suite)
     if protocol.search is not None:
         entries.append(("Search", [protocol.search.words(protocol.eval_episodes)]))
     if suite.goal_sets is not None:
@@ -154,9 +155,13 @@ def _measure(results: Results) -> list[tuple[str, list[str]]]:
     return entries
 
 
-def _normaliser(suite: Suite) -> list[tuple[str, list[str]]]:
-    one = suite.normaliser
-    return [] if one is None else [("Normaliser", [f"{one.name} version {one.version} ({one.source})"])]
+def _score(suite: Suite) -> list[tuple[str, list[str]]]:
+    """What scores are made of; of a search its own entry says that."""
+    one, formula = suite.normaliser, scale_of(suite, [task.name for task in suite.tasks]).formula
+    if one is None:
+        return [("Score", [formula])] if kind_of(suite).resampled else []
+    floors = [formula] if one.floors else []
+    return [("Normaliser", [f"{one.name} version {one.version} ({one.source})", *floors])]
 
 
 def versions_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:

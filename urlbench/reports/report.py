@@ -8,8 +8,9 @@ from typing import get_args
 
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.types import Suite
-from urlbench.reports import figures, returns_report, search_report
-from urlbench.reports.document import FORMATS, Report, write_report
+from urlbench.reports import figures, score_report, search_report
+from urlbench.reports.document import Report
+from urlbench.reports.files import FORMATS, write_report
 from urlbench.reports.frame import Frame
 from urlbench.reports.origins import baseline_origins, origins_of
 from urlbench.reports.provenance import baselines_provenance, provenance, report_command
@@ -17,7 +18,10 @@ from urlbench.reports.report_baselines import baseline_tasks, in_order, load_bas
 from urlbench.reports.scores import on_tasks
 from urlbench.reports.sides import split_baselines
 from urlbench.results.cells import Results, collect, collect_snapshots
+from urlbench.results.score_kinds import kind_of
+from urlbench.results.scores import final_scores
 from urlbench.results.selection import Selection, make_selection, protocol_of, registered_suite
+from urlbench.results.validation import check
 from urlbench.runs.plan import parse_snapshots
 from urlbench.statistics.resampling import CiMethod
 
@@ -53,7 +57,7 @@ def make_report(
             order to show; default all that have runs. Baselines alone make a report without runs.
         preset: whose runs to report; it is in each title and file name, and marked there if it is a reduced one.
         out: folder for the report's own folder; default `reports` in `runs_root`.
-        ci: how bootstrap intervals of returns resample runs; default `stratified`.
+        ci: how bootstrap intervals of scores resample runs; default `stratified`.
         reps: bootstrap repetitions; default 50,000.
         formats: some of `FORMATS`.
         allow_partial: report what there is, with PARTIAL n/N on every table and figure.
@@ -132,7 +136,7 @@ class _Request:
 
 def _of_runs(request: _Request, words: Sequence[str]) -> Report:
     results, snapshots = _results(request)
-    if results.suite.measured_phase == "search":
+    if not kind_of(results.suite).resampled:
         if request.ci is not None or request.reps is not None:
             raise UserError(
                 f"suite {results.suite.name!r} counts goals found, whose intervals are Wilson's and not bootstrapped; "
@@ -145,12 +149,12 @@ def _of_runs(request: _Request, words: Sequence[str]) -> Report:
         replace(baseline, scores=on_tasks(baseline.scores, results.suite, results.tasks))
         for baseline in load_baselines(words, results.suite, request.preset, results.snapshot)
     ]
-    entries = in_order(request.agents, results, results.scores(allow_partial=request.allow_partial), baselines)
+    entries = in_order(request.agents, results, final_scores(results, allow_partial=request.allow_partial), baselines)
     frame = Frame.of(results, [baseline.label for baseline in baselines])
     origin = provenance(results, request.command(bootstrapped=True), baselines)
     origins = origins_of(results, {baseline.label: baseline for baseline in baselines}, snapshots.values())
     said = remarks(baselines)
-    return returns_report.assemble(results, entries, said, snapshots, frame, origin, origins, *request.intervals)
+    return score_report.assemble(results, entries, said, snapshots, frame, origin, origins, *request.intervals)
 
 
 def _results(request: _Request) -> tuple[Results, dict[int, Results]]:
@@ -159,7 +163,7 @@ def _results(request: _Request) -> tuple[Results, dict[int, Results]]:
     if request.snapshots is None:
         return collect(*place), {}
     suite = registered_suite(request.suite)
-    if suite.measured_phase == "search":
+    if not kind_of(suite).resampled:
         raise UserError(
             f"--snapshots is for suites that fine-tune; report {suite.name!r} for each snapshot alone, with --snapshot."
         )
@@ -168,13 +172,13 @@ def _results(request: _Request) -> tuple[Results, dict[int, Results]]:
     main = request.selection.snapshot_of(protocol)
     found = collect_snapshots(*place, sorted({*chosen, main}))
     for results in found.values():
-        results.check(allow_partial=request.allow_partial)
+        check(results, allow_partial=request.allow_partial)
     return found[main], {at: found[at] for at in chosen}
 
 
 def _of_baselines(request: _Request, words: Sequence[str]) -> Report:
     suite, selection = registered_suite(request.suite), request.selection
-    if suite.measured_phase == "search":
+    if not kind_of(suite).resampled:
         _refuse_baselines(suite, words)
     if selection.seeds or selection.snapshot or selection.goal_sets or request.snapshots:
         raise UserError(
@@ -192,7 +196,7 @@ def _of_baselines(request: _Request, words: Sequence[str]) -> Report:
     origin = baselines_provenance(suite, request.preset, baselines, command)
     by_label = {baseline.label.removeprefix(f"{source}/"): baseline for baseline in baselines}
     origins = baseline_origins(suite, tasks, by_label)
-    return returns_report.assemble(None, entries, remarks(baselines), {}, frame, origin, origins, *request.intervals)
+    return score_report.assemble(None, entries, remarks(baselines), {}, frame, origin, origins, *request.intervals)
 
 
 def _refuse_baselines(suite: Suite, words: Sequence[str]) -> None:

@@ -17,7 +17,11 @@ _MOST_COLUMNS = 4
 
 
 def aggregates_figure(
-    overall: Mapping[str, Mapping[str, Estimate]], title: str, foot: Sequence[str], published: Collection[str] = ()
+    overall: Mapping[str, Mapping[str, Estimate]],
+    title: str,
+    foot: Sequence[str],
+    score: str,
+    published: Collection[str],
 ) -> Figure:
     """A panel for each aggregate, a row for each agent: the estimate as its marker, the interval as a bar.
 
@@ -25,6 +29,7 @@ def aggregates_figure(
         overall: estimates by agent label and aggregate.
         title: of the figure.
         foot: what is said below it.
+        score: what a score is called.
         published: labels of agents whose scores are summaries; their marks are hollow and their bars outlined.
     """
     agents = list(overall)
@@ -41,13 +46,17 @@ def aggregates_figure(
         name_rows(axes, agents, with_names=column == 0)
         axes.margins(x=0.12)
         axes.locator_params(axis="x", nbins=4)
-    return canvas.finished("normalised score (↑ higher is better, ↓ lower is better)")
+    return canvas.finished(f"{score} (↑ higher is better, ↓ lower is better)")
 
 
 def domains_figure(
-    domains: Mapping[str, Mapping[str, Estimate]], title: str, foot: Sequence[str], published: Collection[str] = ()
+    domains: Mapping[str, Mapping[str, Estimate]],
+    title: str,
+    foot: Sequence[str],
+    score: str,
+    published: Collection[str],
 ) -> Figure:
-    """A panel for each domain, a bar for each agent: its mean normalised score, the interval as a line across its end.
+    """A panel for each domain, a bar for each agent: its mean score, the interval as a line across its end.
 
     Source: the form of Mazzaglia et al. 2023 (Choreographer), fig. 3, whose lines are standard deviations.
 
@@ -55,6 +64,7 @@ def domains_figure(
         domains: estimates by agent label and domain.
         title: of the figure.
         foot: what is said below it; tells what the intervals are.
+        score: what a score is called.
         published: labels of agents whose scores are summaries; their marks are hollow and their bars outlined.
     """
     agents = list(domains)
@@ -78,7 +88,7 @@ def domains_figure(
         low, high = min(0.0, *(limits.x0 for limits in known)), max(0.0, *(limits.x1 for limits in known))
         for axes in panels:
             axes.set_xlim(low * 1.06, high * 1.06 or 1.0)
-    return canvas.finished("mean normalised score")
+    return canvas.finished(f"mean {score}")
 
 
 def _draw_interval(axes: Axes, row: int, estimate: Estimate, look: Look) -> None:

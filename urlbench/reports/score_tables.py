@@ -1,4 +1,4 @@
-"""The tables of a report about returns: aggregates, domains, tasks, pairs of agents, and returns during fine-tuning."""
+"""The tables of a report about fine-tunings: aggregates, domains, tasks, pairs of agents, and each agent's curves."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +9,7 @@ from urlbench.reports.pair_figures import Pairs, by_wins
 from urlbench.reports.scores import Scores, estimates, published_labels, task_means
 from urlbench.reports.tables import Table, format_estimate, format_mean
 from urlbench.results.cells import Results
+from urlbench.results.score_kinds import kind_of
 from urlbench.results.summary_scores import SummaryScores
 from urlbench.statistics.aggregates import AGGREGATES
 from urlbench.statistics.estimates import Estimate, Floats, TaskMean, task_mean
@@ -42,20 +43,24 @@ def estimates_of(
 
 
 def tasks_table(entries: Mapping[str, Scores], remarks: Sequence[str] = ()) -> Table:
-    """Final return per task: mean ± standard error, the best in bold; the form of Mazzaglia et al. 2023, Table 2."""
+    """What was measured at the end, per task: mean ± standard error, the best in bold.
+
+    Source: the form of Mazzaglia et al. 2023 (Choreographer), Table 2.
+    """
     first = next(iter(entries.values()))
     columns = [task_means(scores) for scores in entries.values()]
     numbers = {mean.n for column in columns for mean in column}
-    decimals = [0 if all(map(_is_whole, column)) else 1 for column in columns]
+    kind, ends = first.scale.kind, first.scale.ends
+    decimals = [0 if all(map(_is_whole, column)) else kind.decimals for column in columns]
     values = list(zip(*columns, strict=True))
     rows, sources = [], []
     for index, (task, means) in enumerate(zip(first.tasks, values, strict=True)):
         texts = (
             format_mean(mean, places, with_n=len(numbers) > 1) for mean, places in zip(means, decimals, strict=True)
         )
-        rows.append((first.domains[index], task, *texts, f"{first.references[index]:g}"))
-        sources.append((None, None, *(Source((label,), (task,)) for label in entries), None))
-    notes = ["Mean undiscounted return of the final evaluation ± standard error over runs."]
+        rows.append((first.domains[index], task, *texts, *(f"{end[index]:g}" for end in ends.values())))
+        sources.append((None, None, *(Source((label,), (task,)) for label in entries), *[None] * len(ends)))
+    notes = [f"{kind.of_task} of the final evaluation ± standard error over runs."]
     if len(numbers) == 1:
         (n,) = numbers
         notes.append(
@@ -70,13 +75,13 @@ def tasks_table(entries: Mapping[str, Scores], remarks: Sequence[str] = ()) -> T
     best = {(row, 2 + column) for row, means in enumerate(values) for column in best_of(means)}
     return Table(
         "tasks",
-        "Final return per task",
-        ("domain", "task", *entries, "reference"),
+        f"Final {kind.measured} per task",
+        ("domain", "task", *entries, *ends),
         tuple(rows),
         (" ".join(notes), *_published_notes(entries), *remarks),
         tuple(sources),
         tuple(
-            (None, None, *means, float(reference)) for means, reference in zip(values, first.references, strict=True)
+            (None, None, *means, *(float(end[index]) for end in ends.values())) for index, means in enumerate(values)
         ),
         frozenset(best),
     )
@@ -105,15 +110,16 @@ def aggregates_table(
     reps: int,
     remarks: Sequence[str] = (),
 ) -> Table:
-    """IQM, median, mean and optimality gap of the normalised scores."""
-    tasks = next(iter(entries.values())).tasks
+    """IQM, median, mean and optimality gap of the scores."""
+    first = next(iter(entries.values()))
+    tasks = first.tasks
     values = tuple((None, *(row[name] for name in AGGREGATES), row["IQM"].n_runs) for row in overall.values())
     rows = tuple(
         (label, *(format_estimate(row[name]) for name in AGGREGATES), _runs_word(entries[label], row["IQM"].n_runs))
         for label, row in overall.items()
     )
     sources = tuple((None, *[Source((label,), tasks)] * (len(AGGREGATES) + 1)) for label in overall)
-    title = f"Normalised score, {'all tasks' if len(tasks) > 1 else tasks[0]}"
+    title = f"{first.scale.kind.score.capitalize()}, {'all tasks' if len(tasks) > 1 else tasks[0]}"
     notes = _interval_notes({label: list(row.values()) for label, row in overall.items()}, entries, ci, reps) + tuple(
         remarks
     )
@@ -132,16 +138,17 @@ def domains_table(
     reps: int,
     remarks: Sequence[str] = (),
 ) -> Table:
-    """Mean normalised score of each domain."""
+    """Mean score of each domain."""
     names = tuple(next(iter(domains.values())))
-    tasks = tasks_by_domain(next(iter(entries.values())))
+    first = next(iter(entries.values()))
+    tasks, title = tasks_by_domain(first), f"Mean {first.scale.kind.score} per domain"
     rows = tuple((label, *(format_estimate(row[name]) for name in names)) for label, row in domains.items())
     values = tuple((None, *(row[name] for name in names)) for row in domains.values())
     sources = tuple((None, *(Source((label,), tasks[name]) for name in names)) for label in domains)
     notes = _interval_notes({label: list(row.values()) for label, row in domains.items()}, entries, ci, reps) + tuple(
         remarks
     )
-    return Table("domains", "Mean normalised score per domain", ("agent", *names), rows, notes, sources, values)
+    return Table("domains", title, ("agent", *names), rows, notes, sources, values)
 
 
 def pairs_table(pairs: Pairs, entries: Mapping[str, Scores], ci: CiMethod, reps: int) -> Table:
@@ -178,9 +185,9 @@ def _reasons(notes: Sequence[str], agents: Sequence[str]) -> list[str]:
 
 
 def curve_tables(results: Results) -> list[Table]:
-    """For each agent: the return on each task at each evaluation of the fine-tuning."""
-    frames = evaluation_frames(results)
-    tables = []
+    """For each agent: what was measured on each task at each evaluation of the fine-tuning."""
+    kind, frames, tables = kind_of(results.suite), evaluation_frames(results), []
+    note = f"Columns are fine-tuning frames; mean {kind.measured} ± standard error over runs (n = number of runs)."
     for agent in results.agents:
         means = [
             [task_mean(column) for column in curve(results, agent.label, task, frames).T] for task in results.tasks
@@ -191,10 +198,13 @@ def curve_tables(results: Results) -> list[Table]:
         tables.append(
             Table(
                 f"curve-{agent.label}",
-                f"Return during fine-tuning, {agent.label}",
+                f"{kind.measured.capitalize()} during fine-tuning, {agent.label}",
                 ("task", *(f"{frame:,}" for frame in frames)),
-                tuple((task, *map(format_mean, row)) for task, row in zip(results.tasks, means, strict=True)),
-                ("Columns are fine-tuning frames; mean return ± standard error over runs (n = number of runs).",),
+                tuple(
+                    (task, *(format_mean(one, kind.decimals) for one in row))
+                    for task, row in zip(results.tasks, means, strict=True)
+                ),
+                (note,),
                 sources,
                 tuple((None, *row) for row in means),
             )
@@ -209,13 +219,12 @@ def evaluation_frames(results: Results) -> list[int]:
 
 
 def curve(results: Results, agent: str, task: str, frames: Sequence[int]) -> Floats:
-    """Mean returns of an agent's runs on a task at the evaluations `frames`, [runs, frames]."""
-    rows = []
+    """What an agent's runs on a task measured at the evaluations `frames`, [runs, frames]."""
+    of_runs, rows = kind_of(results.suite).of_runs, []
     for seed in results.seeds:
         run = results.run(agent, task, seed)
         if run is not None:
-            by_frame = {evaluation.frame: evaluation.mean for evaluation in run.evaluations}
-            rows.append([by_frame[frame] for frame in frames])
+            rows.append([of_runs([run], frame) for frame in frames])
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(frames))
 
 
@@ -247,7 +256,7 @@ def _interval_notes(
             return "all agents" if len(names) == len(rows) else "all published agents"
         return ", ".join(names)
 
-    score = "Score = return / reference."
+    score = next(iter(entries.values())).scale.formula
     drawn = (
         [interval_words(ci, reps)] if len(published) < len(rows) else ["Intervals: 95 %, by a normal approximation."]
     )

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from urlbench.core.types import Suite
-from urlbench.results.score_matrix import Floats, ScoreMatrix
+from urlbench.results.score_kinds import Floats, scale_of
+from urlbench.results.score_matrix import ScoreMatrix
 from urlbench.results.summary_scores import SummaryScores
 from urlbench.statistics.aggregates import AGGREGATES, aggregate
 from urlbench.statistics.estimates import Estimate, TaskMean, task_mean
@@ -35,14 +36,13 @@ def on_tasks(scores: Scores, suite: Suite, tasks: Sequence[str]) -> Scores:
         columns = [np.full(values.shape[:-1], np.nan) if place is None else values[..., place] for place in places]
         return np.stack(columns, axis=-1)
 
-    references = {} if suite.normaliser is None else suite.normaliser.references
     common: dict[str, Any] = {
         "tasks": tuple(tasks),
         "domains": tuple(suite.task(task).domain for task in tasks),
-        "references": np.array([references.get(task, 1.0) for task in tasks]),
+        "scale": scale_of(suite, tasks),
     }
     if isinstance(scores, ScoreMatrix):
-        return replace(scores, returns=spread(scores.returns), **common)
+        return replace(scores, measured=spread(scores.measured), **common)
     seeds = np.array([0 if place is None else scores.n_seeds[place] for place in places], dtype=np.int64)
     return replace(
         scores, means=spread(scores.means), standard_errors=spread(scores.standard_errors), n_seeds=seeds, **common
@@ -50,9 +50,9 @@ def on_tasks(scores: Scores, suite: Suite, tasks: Sequence[str]) -> Scores:
 
 
 def task_means(scores: Scores) -> list[TaskMean]:
-    """Mean return and standard error on each task."""
+    """Mean of what was measured, and its standard error, on each task."""
     if isinstance(scores, ScoreMatrix):
-        return [task_mean(column) for column in scores.returns.T]
+        return [task_mean(column) for column in scores.measured.T]
     return [
         TaskMean(None, None, 0)
         if np.isnan(mean)

@@ -15,6 +15,7 @@ from urlbench.reports.search_figures import Bar, Panel, found_figure
 from urlbench.reports.search_tables import Group, ceiling_of, groups_of, rules_of, runs_of
 from urlbench.reports.tables import Table
 from urlbench.results.cells import Results
+from urlbench.results.validation import check
 
 
 def assemble(results: Results, command: str, *, allow_partial: bool) -> Report:
@@ -26,9 +27,9 @@ def assemble(results: Results, command: str, *, allow_partial: bool) -> Report:
         allow_partial: report what there is.
 
     Raises:
-        IncompleteError: as `Results.check` does.
+        IncompleteError: as `validation.check` does.
     """
-    results.check(allow_partial=allow_partial)
+    check(results, allow_partial=allow_partial)
     groups = groups_of(results)
     one_goal = rules_of(results).goals == 1
     by_episode = search_tables.episodes_table(results, groups)
@@ -106,4 +107,4 @@ def _figure_notes(results: Results, groups: Sequence[Group], name: str) -> list[
         notes.append(search_tables.set_note(results))
     if any(group.reachable is not None for group in groups):
         notes.append("Dashed lines: goals within reach.")
-    return [" ".join([*notes, search_tables.found_note(results)])]
+    return [" ".join([*notes, search_tables.search_note(results)])]

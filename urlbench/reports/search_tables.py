@@ -11,8 +11,8 @@ from urlbench.reports.origins import Source
 from urlbench.reports.proportions import Count, Proportion, episodes, fractions, goals, pooled
 from urlbench.reports.tables import Numbers, Table, Value
 from urlbench.results.cells import Results
+from urlbench.results.commands import number_words
 from urlbench.results.run_records import RunRecord
-from urlbench.results.validation import number_words
 from urlbench.statistics.estimates import TaskMean, task_mean
 
 GOALS_NOTE = (
@@ -77,7 +77,7 @@ def runs_table(results: Results, groups: Sequence[Group]) -> Table:
         rows.append((group.task, *(format_proportion(proportion) for proportion in by_agent)))
         sources.append((None, *(_source(group, label) for label in labels)))
         values.append((None, *by_agent))
-    notes = [RUNS_NOTE, found_note(results)]
+    notes = [RUNS_NOTE, search_note(results)]
     if len(groups) > 1:
         totals = [pooled(runs_of(groups, label), goals) for label in labels]
         rows.append(("all tasks", *(format_count(total) for total in totals)))
@@ -111,7 +111,7 @@ def goals_table(results: Results, groups: Sequence[Group]) -> Table:
             "number of seeds). Pooled: the goals of all runs, each once for every run that looked for it.",
             GOALS_NOTE,
             *reach_notes(results, groups),
-            found_note(results),
+            search_note(results),
         ),
         tuple((None, *[Source((agent.label,), results.tasks)] * 5) for agent in results.agents),
         tuple(values),
@@ -145,7 +145,7 @@ def episodes_table(results: Results, groups: Sequence[Group]) -> Table:
         rows.append((*_place(group)[: len(place)], *by_agent))
     header = (*place, *labels)
     sources = tuple((*[None] * len(place), *(_source(group, label) for label in labels)) for group in groups)
-    notes = (EPISODES_NOTE, *_range_notes(groups), found_note(results))
+    notes = (EPISODES_NOTE, *_range_notes(groups), search_note(results))
     values = tuple(
         (*[None] * len(place), *(_numbers_of_runs(group.runs[label], episodes) for label in labels)) for group in groups
     )
@@ -190,7 +190,7 @@ def ceiling_of(groups: Iterable[Group], label: str) -> tuple[int, int] | None:
     return (reachable, total) if total else None
 
 
-def found_note(results: Results) -> str:
+def search_note(results: Results) -> str:
     """How goals were looked for, as a sentence."""
     return f"Search: {rules_of(results).words(results.suite.protocols[results.preset].eval_episodes)}."
 

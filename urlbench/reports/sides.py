@@ -24,7 +24,7 @@ from urlbench.core.errors import UserError
 from urlbench.core.types import Protocol, Suite
 from urlbench.results.cells import collect
 from urlbench.results.score_matrix import ScoreMatrix
-from urlbench.results.search_scores import search_scores
+from urlbench.results.scores import final_scores
 from urlbench.results.selection import EVERYTHING, Selection, registered_suite, wanted_tasks
 from urlbench.results.summary_scores import SummaryScores
 
@@ -116,7 +116,7 @@ def sides_of(
 
 def _of_runs(name: str, suite: str, preset: str, runs: Path, selection: Selection) -> Side:
     results = collect(runs, suite, preset, selection.model_copy(update={"agents": (name,)}))
-    matrices = search_scores(results) if results.suite.measured_phase == "search" else results.scores()
+    matrices = final_scores(results)
     if len(matrices) > 1:
         raise UserError(f"{name!r} has runs of several configurations; name one of them: {', '.join(matrices)}.")
     facts = freeze(results, name)

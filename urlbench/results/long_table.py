@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from urlbench.core.types import Spec, Suite
 from urlbench.results.run_records import RunRecord
+from urlbench.results.score_kinds import score_of
 
 
 class ResultRow(Spec):
@@ -14,9 +15,10 @@ class ResultRow(Spec):
         pretrain_frames: frames of pretraining before what was measured; 0 if there was none.
         pretrain_updates: updates of pretraining on a data set; 0 if there was none.
         frames: fine-tuning frames before the evaluation; 0 in a search for goals.
-        metric: `episode_return`, the mean undiscounted return of the evaluation's episodes; `goals_found`, the
-            fraction of the goals that at least one episode found; `episodes_found`, the fraction of all episodes that
-            found theirs.
+        metric: of the episodes of an evaluation `return`, the mean undiscounted return, and where the suite has them
+            `success`, the fraction that succeeded, and `completed`, the mean number of completed sub-tasks; of a search
+            `goals_found`, the fraction of the goals that at least one episode found, and `episodes_found`, the fraction
+            of all episodes that found theirs; and `score`, what the suite's score makes of it.
         source: the run's eval.jsonl, relative to the runs root.
     """
 
@@ -68,7 +70,10 @@ def rows_of(suite: Suite, run: RunRecord) -> Iterator[ResultRow]:
         )
 
     for evaluation in run.evaluations:
-        yield row("episode_return", evaluation.mean, len(evaluation.returns), evaluation.frame)
+        for metric, mean in evaluation.means.items():
+            yield row(metric, mean, evaluation.n_episodes, evaluation.frame)
+        yield row("score", score_of(suite, run, evaluation.frame), evaluation.n_episodes, evaluation.frame)
     if run.searches:
         yield row("goals_found", run.goals_found / len(run.searches), run.n_episodes)
         yield row("episodes_found", run.episodes_found / run.n_episodes, run.n_episodes)
+        yield row("score", score_of(suite, run, 0), run.n_episodes)

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ from urlbench.core.types import JobSpec, Search
 from urlbench.results.problems import Fault
 
 T = TypeVar("T")
+# What the list of each metric of the episodes is called in a line of eval.jsonl; the first one is always there.
+LISTS = {"return": "returns", "success": "success", "completed": "completed"}
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,22 @@ class Evaluation:
 
     Attributes:
         frame: fine-tuning frames before the evaluation.
-        returns: undiscounted return of each episode.
+        episodes: what happened in each episode, by metric: `return`, undiscounted, and where the suite has them
+            `success`, 1 or 0, and `completed`, a number of sub-tasks.
     """
 
     frame: int
-    returns: tuple[float, ...]
+    episodes: Mapping[str, tuple[float, ...]]
 
     @property
-    def mean(self) -> float:
-        """Mean return over the episodes."""
-        return float(np.mean(self.returns))
+    def means(self) -> dict[str, float]:
+        """The mean of each metric over the episodes."""
+        return {metric: float(np.mean(values)) for metric, values in self.episodes.items()}
+
+    @property
+    def n_episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.episodes["return"])
 
 
 @dataclass(frozen=True)
@@ -77,16 +85,8 @@ def read_evaluations(content: bytes, name: str, spec: JobSpec, digest: object) -
     """
     lines, faults = _parsed(content, name, _parse_evaluation, "an evaluation")
     for number, evaluation in lines:
-        if not all(map(math.isfinite, evaluation.returns)):
-            faults.append(("nan", f"{name} line {number} (frame {evaluation.frame}) holds a return that is not finite"))
-        if len(evaluation.returns) != spec.protocol.eval_episodes:
-            faults.append(
-                (
-                    "episodes",
-                    f"{name} line {number} (frame {evaluation.frame}) has {len(evaluation.returns)} episodes, "
-                    f"the protocol asks for {spec.protocol.eval_episodes}",
-                )
-            )
+        where = f"{name} line {number} (frame {evaluation.frame})"
+        faults.extend(_evaluation_faults(where, evaluation, spec.protocol.eval_episodes))
     evaluations = [evaluation for _, evaluation in lines]
     if not faults:
         faults = [*_frame_faults(name, spec, [evaluation.frame for evaluation in evaluations])]
@@ -140,7 +140,8 @@ def _parsed(
 def _parse_evaluation(line: bytes) -> Evaluation | None:
     try:
         row = json.loads(line)
-        return Evaluation(int(row["frame"]), tuple(float(value) for value in row["returns"]))
+        lists = {metric: row[key] for metric, key in LISTS.items() if key in row or metric == "return"}
+        return Evaluation(int(row["frame"]), {metric: tuple(map(float, values)) for metric, values in lists.items()})
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -150,6 +151,20 @@ def _parse_block(line: bytes) -> _Block | None:
         return _Block.model_validate_json(line)
     except ValidationError:
         return None
+
+
+def _evaluation_faults(line: str, evaluation: Evaluation, n_episodes: int) -> Iterator[Fault]:
+    """What is wrong with an evaluation in itself."""
+    for metric, values in evaluation.episodes.items():
+        if not all(map(math.isfinite, values)):
+            yield "nan", f"{line} holds a {metric} that is not finite"
+        elif metric == "success" and not set(values) <= {0.0, 1.0}:
+            yield "outcome", f"{line} holds a success that is neither 0 nor 1"
+        elif metric == "completed" and not all(value >= 0 and value.is_integer() for value in values):
+            yield "outcome", f"{line} holds a number of completed sub-tasks that is no whole number of 0 or more"
+        if len(values) != n_episodes:
+            what = "" if metric == "return" else f" in {metric!r}"
+            yield "episodes", f"{line} has {len(values)} episodes{what}, the protocol asks for {n_episodes}"
 
 
 def _digest_faults(content: bytes, name: str, digest: object) -> list[Fault]:

@@ -15,6 +15,7 @@ ProblemKind = Literal[
     "frames",
     "episodes",
     "found",
+    "outcome",
     "duplicate",
     "misplaced",
     "preset",

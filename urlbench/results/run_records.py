@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, config_hash
 from urlbench.core.types import JobSpec
 from urlbench.results.measurements import Evaluation, GoalSearch, read_evaluations, read_searches
@@ -54,10 +55,10 @@ class RunRecord:
         """True if the run ended and nothing is wrong with its files."""
         return self.status.state == "done" and not self.faults
 
-    def return_at(self, frame: int) -> float:
-        """Mean return of the evaluation after `frame` fine-tuning frames, which the protocol must ask for."""
+    def evaluation_at(self, frame: int) -> Evaluation:
+        """The evaluation after `frame` fine-tuning frames, which the protocol must ask for."""
         (found,) = [evaluation for evaluation in self.evaluations if evaluation.frame == frame]
-        return found.mean
+        return found
 
     @property
     def goals_found(self) -> int:
@@ -84,9 +85,12 @@ def read_run(root: Path, directory: RunDirectory) -> RunRecord | Problem:
     """The run in `directory`; a Problem if its spec.json cannot be read, for then nobody knows what it is."""
     path = directory.path.relative_to(root).as_posix()
     try:
-        stored = json.loads(directory.spec_file.read_text(encoding="utf-8"))
+        stored = directory.read_spec()
         spec, run_id = JobSpec.model_validate(stored["spec"]), str(stored["id"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except UserError as error:
+        message = str(error).replace(str(directory.path), path)
+        return Problem(kind="unreadable", path=f"{path}/spec.json", message=message)
+    except (TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return Problem(
             kind="unreadable",

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from urlbench.results.score_kinds import Floats, Scale
 
 
 @dataclass(frozen=True)
@@ -16,9 +15,9 @@ class ScoreMatrix:
     Attributes:
         domains: the domain of each task.
         pretrains: whether the tasks of a domain share one pretraining run a seed.
-        returns: final mean returns, [runs, tasks]; row i is seed `seeds[i]`. NaN marks a missing cell,
-            which only a partial report lets through.
-        references: what a return is divided by, [tasks].
+        measured: at the end, [runs, tasks]: mean returns, say, or fractions of goals found. Row i is seed `seeds[i]`;
+            NaN marks a missing cell, which only a partial report lets through.
+        scale: how scores follow from that.
     """
 
     agent: str
@@ -29,18 +28,18 @@ class ScoreMatrix:
     domains: tuple[str, ...]
     seeds: tuple[int, ...]
     pretrains: bool
-    returns: Floats
-    references: Floats
+    measured: Floats
+    scale: Scale
 
     @property
     def scores(self) -> Floats:
-        """Normalised scores, [runs, tasks]: return / reference."""
-        return self.returns / self.references
+        """The scores, [runs, tasks]."""
+        return self.scale.scores(self.measured)
 
     @property
     def complete(self) -> bool:
         """True if no cell is missing."""
-        return not bool(np.isnan(self.returns).any())
+        return not bool(np.isnan(self.measured).any())
 
     def select(self, tasks: Iterable[str]) -> "ScoreMatrix":
         """The same runs on some of the tasks."""
@@ -55,6 +54,6 @@ class ScoreMatrix:
             domains=tuple(self.domains[index] for index in keep),
             seeds=self.seeds,
             pretrains=self.pretrains,
-            returns=self.returns[:, keep],
-            references=self.references[keep],
+            measured=self.measured[:, keep],
+            scale=self.scale.select(keep),
         )

@@ -1,8 +1,8 @@
 """Which cells a report or a validation is about: agents, tasks, seeds and goal sets, asked for or found."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Selection(Spec):
 
     Attributes:
         agents: names, or labels `name-config8` for one configuration of an agent.
-        snapshot: of the pretraining, in its own unit, that fine-tunings or evaluations started from; default the last.
+        snapshot: of the pretraining, in its own unit, that fine-tunings or searches started from; default the last.
         goal_sets: each is expected of every seed; None for the one with the number of the seed, as published.
     """
 
@@ -103,12 +103,21 @@ class AgentKey:
         label: its name, or `name-config8` where runs of several configurations were found.
         config_hash: None for an agent that was asked for and has no runs at all.
         pretrains: False if what is measured starts from nothing.
+        pretrained: agent and configuration hash of the pretrainings that its runs start from, where there are any.
+        example: one of its runs, or of these pretrainings if it has none.
     """
 
     label: str
     name: str
     config_hash: str | None
     pretrains: bool
+    pretrained: tuple[str, str] | None = None
+    example: RunRecord | None = field(default=None, compare=False, repr=False)
+
+    def made(self, run: RunRecord) -> bool:
+        """Whether the run is one of this agent's, or a pretraining that these start from."""
+        who = run.spec.agent, run.config_hash
+        return who == (self.pretrained if run.spec.phase == "pretrain" else (self.name, self.config_hash))
 
 
 def registered_suite(name: str) -> Suite:
@@ -134,14 +143,13 @@ def belongs(run: RunRecord, suite: Suite, preset: str) -> bool:
 
 
 def own_runs(runs: Sequence[RunRecord], suite: Suite, preset: str) -> list[RunRecord]:
-    """The runs of the suite and preset, without pretrainings that only others start from.
+    """The runs of the suite and preset, without pretrainings that any run starts from.
 
-    Such a pretraining, of a suite that shares it or for another choice about the evaluation, is no gap.
+    What starts from these counts by itself; of the others, nothing has started yet, which is a gap.
     """
+    parents = {run.spec.parent for run in runs}
     own = [run for run in runs if belongs(run, suite, preset)]
-    parents = {run.spec.parent for run in own}
-    lent = {run.spec.parent for run in runs if not belongs(run, suite, preset)} - parents
-    return [run for run in own if run.spec.phase != "pretrain" or run.id not in lent]
+    return [run for run in own if run.spec.phase != "pretrain" or run.id not in parents]
 
 
 def lies_below(path: str | None, suite: Suite, preset: str) -> bool:
@@ -168,16 +176,45 @@ def other_versions(runs: Sequence[RunRecord], suite: Suite, preset: str) -> list
     ]
 
 
-def agent_keys(runs: Sequence[RunRecord], agents: Sequence[str] | None) -> list[AgentKey]:
-    """The agents in the order asked for, else by label; two configurations of one agent are two agents."""
-    hashes: dict[str, set[str]] = defaultdict(set)
-    pretraining = set()
+def agent_keys(
+    runs: Sequence[RunRecord], pretrainings: Mapping[str, RunRecord], agents: Sequence[str] | None
+) -> list[AgentKey]:
+    """The agents in the order asked for, else by label; two configurations of one agent are two agents.
+
+    A pretraining is no agent of its own if any run starts from one like it.
+
+    Args:
+        runs: of the suite.
+        pretrainings: all that they may have started from, by job id.
+        agents: names or labels; None for all.
+    """
+    examples: dict[tuple[str, str], RunRecord] = {}
+    pretrained: dict[tuple[str, str], tuple[str, str]] = {}
+    measured = [run for run in runs if run.spec.phase != "pretrain"]
+    for run in measured:
+        who = run.spec.agent, run.config_hash
+        examples.setdefault(who, run)
+        if (parent := pretrainings.get(run.spec.parent or "")) is not None:
+            pretrained[who] = parent.spec.agent, parent.config_hash
+    used = set(pretrained.values())
     for run in runs:
-        hashes[run.spec.agent].add(run.config_hash)
-        if run.spec.phase == "pretrain" or run.spec.snapshot:
-            pretraining.add((run.spec.agent, run.config_hash))
+        who = run.spec.agent, run.config_hash
+        if run.spec.phase == "pretrain" and who not in used:
+            examples.setdefault(who, run)
+            pretrained.setdefault(who, who)
+    pretrains = pretrained.keys() | {(run.spec.agent, run.config_hash) for run in measured if run.spec.snapshot}
+    hashes: dict[str, set[str]] = defaultdict(set)
+    for name, config in examples:
+        hashes[name].add(config)
     keys = [
-        AgentKey(name if len(configs) == 1 else f"{name}-{config}", name, config, (name, config) in pretraining)
+        AgentKey(
+            label=name if len(configs) == 1 else f"{name}-{config}",
+            name=name,
+            config_hash=config,
+            pretrains=(name, config) in pretrains,
+            pretrained=pretrained.get((name, config)),
+            example=examples[name, config],
+        )
         for name, configs in sorted(hashes.items())
         for config in sorted(configs)
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from urlbench.results.score_matrix import Floats
+from urlbench.results.score_kinds import Floats, Scale
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class SummaryScores:
         preset: whose budgets the source used.
         tasks: those the source gives, in the suite's order; a source may lack some.
         domains: the domain of each task.
-        means: mean returns, [tasks].
+        means: of what was measured, mostly returns, [tasks].
         standard_errors: of the means, [tasks]; NaN where the source gives no spread, or one that cannot be
             converted because the number of seeds is not stated.
         n_seeds: runs behind each mean, [tasks]; 0 where the source does not say.
-        references: what a return is divided by, [tasks].
+        scale: how scores follow from the means.
         label: what tables and figures call it, such as `choreographer-2023/CIC`.
     """
 
@@ -37,13 +37,18 @@ class SummaryScores:
     means: Floats
     standard_errors: Floats
     n_seeds: npt.NDArray[np.int64]
-    references: Floats
+    scale: Scale
     label: str
 
     @property
     def scores(self) -> Floats:
-        """Normalised means, [tasks]: mean return / reference."""
-        return self.means / self.references
+        """The scores of the means, [tasks]."""
+        return self.scale.scores(self.means)
+
+    @property
+    def score_errors(self) -> Floats:
+        """Standard errors of the scores, [tasks]; NaN where there is none."""
+        return self.scale.errors(self.standard_errors)
 
     def select(self, tasks: Iterable[str]) -> "SummaryScores":
         """The same source on some of the tasks."""
@@ -59,6 +64,6 @@ class SummaryScores:
             means=self.means[keep],
             standard_errors=self.standard_errors[keep],
             n_seeds=self.n_seeds[keep],
-            references=self.references[keep],
+            scale=self.scale.select(keep),
             label=self.label,
         )

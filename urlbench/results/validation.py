@@ -1,26 +1,19 @@
 """What keeps results from being complete and comparable, and the commands that fill the gaps."""
 
-import json
-import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from urlbench.core.config import flatten, resolve_config
-from urlbench.core.errors import UserError
-from urlbench.core.registry import load_agent
+from urlbench.core.errors import IncompleteError
 from urlbench.core.types import JobSpec
+from urlbench.results.cells import Results, results_of, scan
+from urlbench.results.commands import Commands, fill_commands, seeds_flag
 from urlbench.results.problems import Problem, ProblemKind
 from urlbench.results.run_records import RunRecord
-from urlbench.results.selection import AgentKey, Cell
-from urlbench.runs.plan import format_frames
-
-if TYPE_CHECKING:
-    from urlbench.results.cells import Results
+from urlbench.results.selection import AgentKey, Cell, belongs, make_selection, own_runs, registered_suite
 
 
-def find_problems(results: "Results") -> list[Problem]:
+def find_problems(results: Results) -> list[Problem]:
     """Each gap, damaged file and contradiction, cell by cell in the order of the results."""
     commands = Commands(results)
     found = list(results.loose_problems)
@@ -30,87 +23,83 @@ def find_problems(results: "Results") -> list[Problem]:
     return [*found, *_conflicts(results), *_pretraining_conflicts(results)]
 
 
-class Commands:
-    """Writes `urlbench run` command lines for cells of `results`.
+def check(results: Results, *, allow_partial: bool = False) -> None:
+    """Refuse results that no table may be made of.
+
+    Raises:
+        IncompleteError: if anything is wrong; with `allow_partial`, only if runs contradict each other.
+    """
+    problems = find_problems(results)
+    blocking = [problem for problem in problems if problem.is_conflict] if allow_partial else problems
+    if blocking:
+        raise IncompleteError(incomplete_message(results, blocking))
+    if not results.n_usable:
+        raise IncompleteError(incomplete_message(results, problems))
+
+
+def validate(
+    runs_root: Path | str,
+    suite: str | None = None,
+    preset: str | None = None,
+    agents: Sequence[str] | None = None,
+    *,
+    domains: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    snapshot: int | None = None,
+    goal_sets: Sequence[int] | None = None,
+) -> list[Problem]:
+    """All problems of the runs below `runs_root`, as `collect` sees them.
 
     Args:
-        results: whose cells.
-        overrides: whether to name the changes to the agent's defaults; looking them up imports the agent.
+        runs_root: folder that `urlbench run` wrote to.
+        suite: `name` or `name@version`; default every suite there is a run of.
+        preset: default every preset there is a run of; each is looked at alone, for they never mix.
+        agents: names or labels; default all that have runs, and so for domains, tasks and seeds.
+        domains: names.
+        tasks: names.
+        seeds: each is expected of every agent on every task.
+        snapshot: of the pretraining that the runs started from; default the last one.
+        goal_sets: each is expected of every seed; default the one with the number of the seed.
+
+    Raises:
+        UserError: for unknown names, or if there are no runs of what is asked for.
     """
-
-    def __init__(self, results: "Results", *, overrides: bool = True) -> None:
-        self._results, self._overrides = results, overrides
-        self._agent_flags: dict[str, list[str]] = {}
-
-    def run(
-        self,
-        agent: AgentKey,
-        tasks: Sequence[str],
-        seeds: Sequence[int],
-        goal_sets: Sequence[int] | None = None,
-        *,
-        rerun: bool = False,
-    ) -> str:
-        """The command that makes the runs of `agent` on `tasks` with `seeds`, on `goal_sets` if they were chosen."""
-        results = self._results
-        words = ["urlbench", "run", "--suite", results.suite.name, "--agent", agent.name, "--tasks", ",".join(tasks)]
-        words += ["--seeds", seeds_flag(seeds), "--preset", results.preset]
-        if results.goal_sets is not None:
-            words += ["--goal-sets", seeds_flag(results.goal_sets if goal_sets is None else goal_sets)]
-        if agent.pretrains and results.snapshot != results.suite.protocols[results.preset].snapshots[-1]:
-            words += ["--snapshots", format_frames(results.snapshot)]
-        if agent.label not in self._agent_flags:
-            self._agent_flags[agent.label] = self._flags_of(agent)
-        words += self._agent_flags[agent.label]
-        if results.root != Path("runs"):
-            words += ["--runs", str(results.root)]
-        return shlex.join([*words, *(["--rerun", "failed"] if rerun else [])])
-
-    def _flags_of(self, agent: AgentKey) -> list[str]:
-        """The data, the plugins and the overrides that the runs of `agent` were made with."""
-        runs = [*self._results.selected, *self._results.pretrainings.values()]
-        of_agent = [run for run in runs if (run.spec.agent, run.config_hash) == (agent.name, agent.config_hash)]
-        if not of_agent:
-            return []
-        folders = [Path(run.data_path) for run in of_agent if run.data_path is not None]
-        flags = ["--data", str(folders[0].parent.parent)] if folders else []
-        flags += [word for plugin in of_agent[0].plugins for word in ("--plugin", plugin)]
-        if not self._overrides:
-            return flags
-        try:
-            default = resolve_config(load_agent(agent.name), self._results.preset).model_dump(mode="json")
-        except (UserError, ImportError):
-            return flags
-        usual = flatten(default)
-        for key, value in flatten(of_agent[0].spec.agent_config).items():
-            if key not in usual or usual[key] != value:
-                flags += ["-o", f"agent.{key}={json.dumps(value)}"]
-        return flags
+    selection = make_selection(agents, domains, tasks, seeds, snapshot, goal_sets)
+    found = scan(Path(runs_root))
+    runs = [run for run in found if isinstance(run, RunRecord)]
+    below = "" if suite is None else suite.partition("@")[0] + "@"
+    problems = [one for one in found if isinstance(one, Problem) and (one.path or "").startswith(below)]
+    for name, chosen in _groups(runs, suite, preset):
+        results = results_of(found, Path(runs_root), name, chosen, selection)
+        problems += [problem for problem in find_problems(results) if problem not in problems]
+    return problems
 
 
-def seeds_flag(seeds: Iterable[int]) -> str:
-    """What `--seeds` takes for exactly these: `0-4,7` for 0 to 4 and 7, but `7-7` for 7 alone (7 means 0 to 6)."""
-    spans = _spans(seeds)
-    if len(spans) == 1:
-        return f"{spans[0][0]}-{spans[0][1]}"
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+def _groups(runs: Sequence[RunRecord], suite: str | None, preset: str | None) -> list[tuple[str, str]]:
+    """The suites and presets to look at: those named, else those there are runs of."""
+    if suite and preset:
+        return [(suite, preset)]
+    found = {(run.spec.suite.partition("@")[0], run.spec.protocol.preset) for run in runs}
+    names = {suite} if suite else {name for name, _ in found}
+    groups = {
+        (name, one)
+        for name in names
+        for suite_name, one in found
+        if suite_name == name.partition("@")[0] and preset in (None, one)
+    }
+    if not groups:
+        return sorted((name, preset or "paper") for name in names)
+    # Where there are only pretrainings that others start from, nothing was asked for.
+    return sorted({group for group in groups if not _only_lends(runs, *group)} or groups)
 
 
-def number_words(numbers: Iterable[int]) -> str:
-    """The numbers in few words: `0-4, 7`."""
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in _spans(numbers))
+def _only_lends(runs: Sequence[RunRecord], name: str, preset: str) -> bool:
+    suite = registered_suite(name)
+    return any(belongs(run, suite, preset) for run in runs) and not own_runs(runs, suite, preset)
 
 
-def _spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """The first and last of each row of successive numbers."""
-    spans: list[tuple[int, int]] = []
-    for number in sorted(set(numbers)):
-        first = spans.pop()[0] if spans and number == spans[-1][1] + 1 else number
-        spans.append((first, number))
-    return spans
-
-
-def _cell_problems(results: "Results", commands: Commands, agent: AgentKey, cell: Cell) -> Iterator[Problem]:
+def _cell_problems(results: Results, commands: Commands, agent: AgentKey, cell: Cell) -> Iterator[Problem]:
     def problem(kind: ProblemKind, message: str, path: str | None = None, *, rerun: bool = False) -> Problem:
         goal_sets = None if cell.goal_set is None else [cell.goal_set]
         command = commands.run(agent, [cell.task], [cell.seed], goal_sets, rerun=rerun)
@@ -137,7 +126,7 @@ def _cell_problems(results: "Results", commands: Commands, agent: AgentKey, cell
         yield problem("unfinished", f"{cell}: {run.path} is {run.status.state} {reached}; go on with", run.path)
 
 
-def _conflicts(results: "Results") -> Iterator[Problem]:
+def _conflicts(results: Results) -> Iterator[Problem]:
     """Runs that do not belong together, or do not belong where they are."""
     suite, preset = results.suite, results.preset
     protocol = suite.protocols[preset].model_copy(update={"description": ""})
@@ -159,7 +148,7 @@ def _conflicts(results: "Results") -> Iterator[Problem]:
             yield _conflict("versions", run, f"was made with {_versions(run)}, most others with {usual}")
 
 
-def _pretraining_conflicts(results: "Results") -> Iterator[Problem]:
+def _pretraining_conflicts(results: Results) -> Iterator[Problem]:
     """Runs that start from pretrainings which do not belong together: of other data, budgets or versions."""
     by_agent: dict[tuple[str, str, str], list[tuple[RunRecord, dict[str, str]]]] = defaultdict(list)
     for run in results.selected:
@@ -203,7 +192,7 @@ def _versions(run: RunRecord) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(run.spec.versions.items())) or "no versions"
 
 
-def incomplete_message(results: "Results", problems: Sequence[Problem], shown: int = 20) -> str:
+def incomplete_message(results: Results, problems: Sequence[Problem], shown: int = 20) -> str:
     """What is wrong, the first problems one by one, and the commands that fill all gaps, grouped."""
     lines = [
         f"{results.suite.full_name}, preset {results.preset}: {results.n_usable} of {results.n_expected} runs can be "
@@ -220,33 +209,8 @@ def incomplete_message(results: "Results", problems: Sequence[Problem], shown: i
     return "\n".join(lines)
 
 
-def elsewhere_words(results: "Results") -> str:
+def elsewhere_words(results: Results) -> str:
     """How many runs are left out for their goal sets."""
     number = "1 run is" if results.elsewhere == 1 else f"{results.elsewhere} runs are"
     expected = "each seed's own" if results.goal_sets is None else seeds_flag(results.goal_sets)
     return f"{number} left out, on other goal sets than {expected}; --goal-sets chooses sets for every seed"
-
-
-def fill_commands(results: "Results", problems: Iterable[Problem]) -> list[str]:
-    """As few commands as make all missing cells, agent by agent: what lacks the same seeds goes together."""
-    agents = {agent.label: agent for agent in results.agents}
-    seeds: dict[tuple[str, str, int | None], set[int]] = defaultdict(set)
-    rerun = set()
-    for problem in problems:
-        if problem.agent is not None and problem.task is not None and problem.seed is not None:
-            # Without a choice of sets the seed says which one it is.
-            goal_set = None if results.goal_sets is None else problem.goal_set
-            seeds[problem.agent, problem.task, goal_set].add(problem.seed)
-            if problem.kind == "failed":
-                rerun.add(problem.agent)
-    tasks: dict[tuple[str, int | None, tuple[int, ...]], list[str]] = defaultdict(list)
-    for (label, task, goal_set), lacking in seeds.items():
-        tasks[label, goal_set, tuple(sorted(lacking))].append(task)
-    goal_sets: dict[tuple[str, tuple[str, ...], tuple[int, ...]], list[int]] = defaultdict(list)
-    for (label, goal_set, lacked), names in tasks.items():
-        goal_sets[label, tuple(names), lacked] += [] if goal_set is None else [goal_set]
-    commands = Commands(results)
-    return [
-        commands.run(agents[label], names, lacked, sets, rerun=label in rerun)
-        for (label, names, lacked), sets in goal_sets.items()
-    ]

@@ -1,16 +1,17 @@
 """From what a user asks for to the jobs that make it, each with its identity and its place on disk."""
 
 import re
-from collections.abc import Iterable, Sequence
-from importlib import metadata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from urlbench.core.config import agent_changes, plain_values, resolve_config
+from urlbench.core.config import agent_changes, plain_values, pretraining_of, resolve_config
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import config_hash, job_id
 from urlbench.core.interfaces import AgentSpec
 from urlbench.core.registry import load_agent, load_plugin, load_suite
+from urlbench.core.requirements import suite_versions
 from urlbench.core.types import Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task
 from urlbench.episodes.datasets import find_dataset
 
@@ -96,11 +97,13 @@ def format_frames(frames: int) -> str:
 def make_plan(request: PlanRequest) -> Plan:
     """All jobs of the request, pretrainings before the fine-tunings or evaluations that start from them.
 
-    An agent that does not pretrain gets the latter with `snapshot` 0 and no parent. With `phase="finetune"` or
-    `"search"` the parents are left out of the plan and are expected on disk.
+    Agents that are pretrained alike start from one pretraining. An agent that does not pretrain gets the latter with
+    `snapshot` 0 and no parent. With `phase="finetune"` or `"search"` the parents are left out of the plan and are
+    expected on disk.
 
     Raises:
-        UserError: for every name, key or number that cannot be planned.
+        UserError: for every name, key or number that cannot be planned, and for packages that the suite was not checked
+            with.
     """
     for plugin in request.plugins:
         load_plugin(plugin)
@@ -121,28 +124,56 @@ def make_plan(request: PlanRequest) -> Plan:
     if not request.seeds:
         raise UserError("no seed is named; ask for at least one with --seeds.")
     snapshots = parse_snapshots(protocol, request.snapshots)
-    agents = tuple(dict.fromkeys(request.agents))
-    changes = agent_changes(agents, request.overrides, request.config_file)
-    versions = package_versions(suite.packages)
-    jobs: list[Job] = []
-    for name in agents:
-        spec = load_agent(name)
+    versions = suite_versions(suite)
+    jobs: dict[str, Job] = {}
+    for spec, config in _agents(request):
         if suite.observation not in spec.observations:
             raise UserError(
-                f"agent {name!r} runs on {' and '.join(spec.observations)}, and suite {suite.name!r} gives "
+                f"agent {spec.name!r} runs on {' and '.join(spec.observations)}, and suite {suite.name!r} gives "
                 f"{suite.observation}; choose another of: urlbench list suites"
             )
-        config = plain_values(resolve_config(spec, request.preset, changes[name]))
         maker = _JobMaker(suite, protocol, spec, config, versions, request)
         for seed in request.seeds:
             for domain in domains:
-                jobs.extend(maker.jobs(domain, tasks, seed, request.phase, snapshots))
+                jobs |= {job.id: job for job in maker.jobs(domain, tasks, seed, request.phase, snapshots)}
     if not jobs:
         raise UserError(
-            f"--phase {request.phase} gives no jobs: {', '.join(agents)} has no pretraining; "
+            f"--phase {request.phase} gives no jobs: {', '.join(request.agents)} has no pretraining; "
             f"use --phase {suite.measured_phase}."
         )
-    return Plan(jobs=tuple(sorted(jobs, key=lambda job: job.spec.phase != "pretrain")))
+    return Plan(jobs=tuple(sorted(jobs.values(), key=lambda job: job.spec.phase != "pretrain")))
+
+
+def _agents(request: PlanRequest) -> Iterator[tuple[AgentSpec, dict[str, Any]]]:
+    """Each agent that was asked for, and its configuration as jobs hold it."""
+    names = tuple(dict.fromkeys(request.agents))
+    changes = agent_changes(names, request.overrides, request.config_file)
+    for name in names:
+        spec = load_agent(name)
+        yield spec, plain_values(resolve_config(spec, request.preset, changes[name]))
+
+
+def pretraining_lines(request: PlanRequest, plan: Plan) -> Iterator[str]:
+    """A line for each pretraining that the agents of a request share, or that is another agent's."""
+    starting: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for spec, config in _agents(request):
+        if spec.pretrains:
+            maker, settings = pretraining_of(spec, config)
+            starting[maker.name, config_hash(settings)].append(spec.name)
+    for source, agents in starting.items():
+        if agents == [source[0]]:
+            continue
+        made = {
+            job.id
+            for job in plan.jobs
+            if job.spec.phase == "pretrain" and (job.spec.agent, config_hash(job.spec.agent_config)) == source
+        }
+        used = {job.spec.parent for job in plan.jobs if job.spec.agent in agents and job.spec.parent is not None}
+        if not (number := len(made | used)):
+            continue
+        who = f"{agents[0]} starts from" if len(agents) == 1 else f"{len(agents)} agents share"
+        which = f"{number} pretraining{'s' if number > 1 else ''} of {source[0]}"
+        yield f"{who} {which}" + (f": {', '.join(agents)}" if len(agents) > 1 else "")
 
 
 class _JobMaker:
@@ -159,6 +190,7 @@ class _JobMaker:
     ) -> None:
         self.suite, self.protocol, self.agent, self.config = suite, protocol, agent, config
         self.versions, self.request = versions, request
+        self.pretrained, self.pretraining_config = pretraining_of(agent, config)
         # Suites that only search share the pretrainings of another suite, with the same preset.
         self.school = suite if suite.pretrained_in is None else load_suite(suite.pretrained_in)
 
@@ -193,7 +225,7 @@ class _JobMaker:
             dataset = find_dataset(Path(self.request.data), domain.name, suite.collection)
             data_path, data = str(dataset.folder), dataset.fingerprint(self.protocol.data_transitions)
         spec = JobSpec(
-            **self._common(suite),
+            **self._common(suite, self.pretrained, self.pretraining_config),
             protocol=self._pretraining_protocol(),
             phase="pretrain",
             domain=domain.name,
@@ -211,7 +243,7 @@ class _JobMaker:
 
     def _measurement(self, task: Task, seed: int, snapshot: int, goal_set: int | None, parent: Job | None) -> Job:
         spec = JobSpec(
-            **self._common(self.suite),
+            **self._common(self.suite, self.agent, self.config),
             protocol=self.protocol,
             phase=self.suite.measured_phase,
             domain=task.domain,
@@ -223,14 +255,14 @@ class _JobMaker:
         )
         return self._job(spec, parent, None)
 
-    def _common(self, suite: Suite) -> dict[str, Any]:
+    def _common(self, suite: Suite, agent: AgentSpec, config: dict[str, Any]) -> dict[str, Any]:
         return {
             "suite": suite.full_name,
             "observation": suite.observation,
             "action_repeat": suite.action_repeat,
-            "agent": self.agent.name,
-            "agent_config": self.config,
-            "image": self.agent.image if suite.observation == "pixels" and self.agent.looks else None,
+            "agent": agent.name,
+            "agent_config": config,
+            "image": agent.image if suite.observation == "pixels" and agent.looks else None,
             "versions": self.versions,
         }
 
@@ -297,16 +329,3 @@ def parse_snapshots(protocol: Protocol, text: str) -> tuple[int, ...]:
             f"--snapshots takes all, last or some of: {kept}."
         )
     return tuple(sorted(asked))
-
-
-def package_versions(packages: Iterable[str]) -> dict[str, str]:
-    """The installed versions; UserError if a package is missing."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError as error:
-            raise UserError(
-                f"the suite needs the package {package!r}, which is not installed; run: make venv"
-            ) from error
-    return versions

@@ -39,6 +39,8 @@ __all__ = [
 
 Unit = Literal["frames", "updates", "episodes"]
 RunState = Literal["queued", "running", "stale", "done", "interrupted", "failed"]
+SPEC_FORMAT = 2
+"""Of spec.json. Since 2 a pretraining's identity holds no setting that it does not read (urlbench 0.1 wrote none)."""
 _LOCK_ATTEMPTS = 10
 _LOCK_PAUSE_SECONDS = 0.05
 
@@ -104,9 +106,11 @@ class RunDirectory:
             remedy: what to do if the folder belongs to another job, for the message.
 
         Raises:
-            UserError: if the folder belongs to another job (naming the fields that differ) or cannot be written.
+            UserError: if the folder belongs to another job (naming the fields that differ), was made by another
+                version of urlbench or cannot be written.
         """
         wanted = {
+            "format": SPEC_FORMAT,
             "id": job.id,
             "spec": job.spec.model_dump(mode="json"),
             "plugins": list(job.plugins),
@@ -114,7 +118,7 @@ class RunDirectory:
             "data_path": job.data_path,
         }
         if self.spec_file.exists():
-            stored = self._read_spec()
+            stored = self.read_spec()
             if stored["id"] != job.id:
                 fields = ", ".join(_differences(stored["spec"], wanted["spec"])) or "its id"
                 raise UserError(f"{self.path} belongs to another run, which differs in {fields}; {remedy}.")
@@ -134,9 +138,10 @@ class RunDirectory:
         """The job of this folder, its path taken relative to `root`.
 
         Raises:
-            UserError: if spec.json is missing, damaged or was edited, or if the folder is not below `root`.
+            UserError: if spec.json is missing, damaged, of another version or was edited, or if the folder is not
+                below `root`.
         """
-        stored = self._read_spec()
+        stored = self.read_spec()
         try:
             spec = JobSpec.model_validate(stored["spec"])
         except ValidationError as error:
@@ -156,13 +161,20 @@ class RunDirectory:
             data_path=stored.get("data_path"),
         )
 
-    def _read_spec(self) -> dict[str, Any]:
+    def read_spec(self) -> dict[str, Any]:
+        """What spec.json holds; UserError if it is missing, damaged or was written by another version of urlbench."""
         try:
             stored = json.loads(self.spec_file.read_text(encoding="utf-8"))
             if not isinstance(stored, dict) or not {"id", "spec"} <= stored.keys():
                 raise ValueError("id or spec is missing")
         except (OSError, ValueError) as error:
             raise UserError(f"{self.spec_file} cannot be read ({error}); restore it or remove the folder.") from error
+        if stored.get("format") != SPEC_FORMAT:
+            raise UserError(
+                f"{self.path} was made by {'an earlier' if 'format' not in stored else 'another'} version of urlbench, "
+                "which identified runs differently; report or freeze its results with that version, and run anew in "
+                "another folder with --runs, or here with --rerun stale, which moves it aside."
+            )
         return stored
 
     # --- lock ---
@@ -227,7 +239,7 @@ class RunDirectory:
         try:
             status = Status.model_validate_json(self.status_file.read_bytes())
         except (OSError, ValidationError):
-            phase = self._read_spec()["spec"]["phase"]
+            phase = self.read_spec()["spec"]["phase"]
             status = Status(state="stale", phase=phase, message="status.json is missing or damaged")
             if self.is_locked():
                 status = status.model_copy(update={"state": "running"})

@@ -3,7 +3,7 @@
 Nothing here talks to Slurm.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -70,7 +70,8 @@ def group(
         most_elements: of an array.
         names: a fresh one for each array.
     """
-    first = _cut(_packs(_without_parent(jobs, queued), runs_per_element), most_elements, names)
+    parents = _packs(_without_parent(jobs, queued), runs_per_element)
+    first = _cut(parents, _packs_behind(parents, jobs, runs_per_element), most_elements, names)
     places = dict(queued)
     for array in first:
         places.update({job.id: Place(array.name, index) for index, pack in enumerate(array.packs) for job in pack})
@@ -96,15 +97,27 @@ def _packs(jobs: Iterable[Job], most: int, places: Mapping[str, Place] | None = 
     return [tuple(runs[start : start + most]) for runs in similar.values() for start in range(0, len(runs), most)]
 
 
-def _cut(packs: Sequence[Pack], most: int, names: Iterator[str]) -> list[ArrayPlan]:
-    """Arrays of at most `most` elements, each of one phase, that wait for nothing."""
-    phases: dict[Phase, list[Pack]] = defaultdict(list)
-    for pack in packs:
-        phases[pack[0].spec.phase].append(pack)
+def _packs_behind(parents: Sequence[Pack], jobs: Sequence[Job], most_runs: int) -> list[int]:
+    """How many packs of `jobs` will wait for each of `parents`."""
+    places = {job.id: Place("", index) for index, pack in enumerate(parents) for job in pack}
+    behind = _packs([job for job in jobs if job.spec.parent in places], most_runs, places)
+    counts = Counter(places[pack[0].spec.parent or ""].element for pack in behind)
+    return [counts[index] for index in range(len(parents))]
+
+
+def _cut(packs: Sequence[Pack], behind: Sequence[int], most: int, names: Iterator[str]) -> list[ArrayPlan]:
+    """Arrays of at most `most` elements, each of one phase, that wait for nothing.
+
+    Elements that as many packs wait for are together, so that these can wait element by element: agents that share a
+    pretraining put more behind it than others do.
+    """
+    alike: dict[tuple[Phase, int], list[Pack]] = defaultdict(list)
+    for pack, number in zip(packs, behind, strict=True):
+        alike[pack[0].spec.phase, number].append(pack)
     return [
-        ArrayPlan(next(names), phase, tuple(of_phase[start : start + most]), None)
-        for phase, of_phase in phases.items()
-        for start in range(0, len(of_phase), most)
+        ArrayPlan(next(names), phase, tuple(together[start : start + most]), None)
+        for (phase, _), together in alike.items()
+        for start in range(0, len(together), most)
     ]
 
 

@@ -1,1 +1,1 @@
-"""Statistics of normalised scores: estimates with intervals, from arrays alone."""
+"""Statistics of scores: estimates with intervals, from arrays alone."""

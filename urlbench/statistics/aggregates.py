@@ -1,4 +1,4 @@
-"""The four aggregates of normalised scores, and scores of tasks and domains, with 95 % percentile intervals.
+"""The four aggregates of scores, and scores of tasks and domains, with 95 % percentile intervals.
 
 Point estimates are rliable's (Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice", section 4).
 The IQM and the gap are over all runs and tasks together, mean and median over the means of the tasks; written so,

@@ -22,7 +22,7 @@ class Profile:
     """A performance profile.
 
     Attributes:
-        thresholds: normalised scores, [K].
+        thresholds: scores, [K].
         values: fraction of the runs strictly above each, [K]; NaN where there is no value.
         lows: lower ends of the pointwise 95 % intervals, [K]; NaN where there is no interval.
         highs: upper ends, [K].
@@ -48,7 +48,7 @@ def performance_profile(
 
     Args:
         matrix: scores of one agent.
-        thresholds: normalised scores.
+        thresholds: scores.
         ci: how runs are resampled.
         reps: bootstrap repetitions.
     """

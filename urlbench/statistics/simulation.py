@@ -1,9 +1,9 @@
 """What published means and standard errors tell of scores whose runs are not known.
 
 The runs of a task are drawn as normal scores with the published mean and the standard deviation standard error x
-sqrt(seeds), and those below 0 are set to 0, since returns are not negative. One repetition draws as many runs as the
-source had seeds; the metrics of many repetitions give the value, their average, and its 95 % interval. The mean needs
-no draws: it is exact, and its interval follows from the standard errors.
+sqrt(seeds), and what would be a return below 0 is set to 0, since returns are not negative. One repetition draws as
+many runs as the source had seeds; the metrics of many repetitions give the value, their average, and its 95 % interval.
+The mean needs no draws: it is exact, and its interval follows from the standard errors.
 
 The approximation ignores skew, the ceiling of returns and that tasks of a domain share a pretraining. On the one
 published source with a table and a figure it is within 0.008 of the figure's IQM and 0.005 of its optimality gap for
@@ -72,21 +72,25 @@ def why_not_simulated(summary: SummaryScores, metric: str) -> str:
 
 
 def simulator(summary: SummaryScores) -> Callable[[int], list[Floats]]:
-    """Draws a number of repetitions: of each task, normalised scores [reps, runs]."""
-    errors = summary.standard_errors / summary.references
+    """Draws a number of repetitions: of each task, scores [reps, runs]."""
+    errors = summary.score_errors
+    # The scores of a return of 0.
+    lowest = summary.scale.scores(np.zeros(len(summary.tasks)))
     streams = [_stream(summary, task) for task in summary.tasks]
 
     def draw(reps: int) -> list[Floats]:
         return [
-            np.maximum(0, score + error * np.sqrt(n) * one.standard_normal((reps, n)))
-            for one, score, error, n in zip(streams, summary.scores, errors, summary.n_seeds, strict=True)
+            np.maximum(least, score + error * np.sqrt(n) * one.standard_normal((reps, n)))
+            for one, least, score, error, n in zip(
+                streams, lowest, summary.scores, errors, summary.n_seeds, strict=True
+            )
         ]
 
     return draw
 
 
 def simulated_replicates(summary: SummaryScores, metrics: Sequence[str], reps: int) -> dict[str, Floats]:
-    """Replicates [reps] of each metric, of the mean without setting scores below 0 to 0."""
+    """Replicates [reps] of each metric, of the mean without setting returns below 0 to 0."""
     parts = []
     if set(metrics) - {"Mean"}:
         draw = simulator(summary)
@@ -115,7 +119,7 @@ def _metrics(samples: Sequence[Floats]) -> dict[str, Floats]:
 
 def _standard_error(summary: SummaryScores) -> float:
     """Of the mean over tasks, taken as independent."""
-    return float(np.sqrt(np.sum((summary.standard_errors / summary.references) ** 2)) / len(summary.tasks))
+    return float(np.sqrt(np.sum(summary.score_errors**2)) / len(summary.tasks))
 
 
 def _stream(summary: SummaryScores, name: str) -> np.random.Generator:

@@ -8,11 +8,21 @@ from typing import Any
 
 import torch
 
+from urlbench.core.config import pretraining_of
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Agent, AgentConfig, AgentContext, Environment, Precision
+from urlbench.core.interfaces import (
+    Agent,
+    AgentConfig,
+    AgentContext,
+    Environment,
+    JudgedEnvironment,
+    Precision,
+    Schedule,
+)
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
-from urlbench.core.types import Job, JobSpec, Suite
+from urlbench.core.requirements import check_requirements
+from urlbench.core.types import OUTCOMES, Job, JobSpec, Suite
 from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
 
@@ -68,6 +78,7 @@ def keep_freed_memory() -> None:
 def check_versions(spec: JobSpec) -> None:
     """UserError if the suite or its packages are not those that the job's identity names."""
     suite = suite_of(spec)
+    check_requirements(suite)
     if suite.full_name != spec.suite:
         raise UserError(f"the run is of suite {spec.suite} and {suite.full_name} is installed; plan it again.")
     for package, version in spec.versions.items():
@@ -86,6 +97,36 @@ def check_budgets(spec: JobSpec) -> None:
     for name, frames in values.items():
         if frames % spec.action_repeat:
             raise UserError(f"{name} {frames} is not a multiple of the action repeat {spec.action_repeat}.")
+
+
+def check_outcome(spec: JobSpec, environment: Environment) -> None:
+    """UserError if the environment does not tell of an episode what the score of the job's suite needs."""
+    suite = suite_of(spec)
+    if suite.score in OUTCOMES and not isinstance(environment, JudgedEnvironment):
+        raise not_told(suite)
+
+
+def not_told(suite: Suite) -> UserError:
+    """The error of a suite whose environment does not tell how an episode went."""
+    return UserError(
+        f"suite {suite.full_name} has score {suite.score}, and its environment does not tell {OUTCOMES[suite.score]!r} "
+        "of an episode; give it an outcome() that does, or declare another score."
+    )
+
+
+def check_windows(spec: JobSpec, schedule: Schedule) -> None:
+    """UserError if episodes, all of one length, are shorter than an agent's windows: it would never learn."""
+    domain = suite_of(spec).domain(spec.domain)
+    steps = domain.max_episode_frames // spec.action_repeat
+    if domain.ends_early or schedule.update_every_frames is None:
+        return
+    for batch in schedule.sampled.values():
+        if batch.least_steps > steps:
+            raise UserError(
+                f"agent {spec.agent!r} learns from episodes of at least {batch.least_steps} steps, and those of domain "
+                f"{domain.name!r} in suite {spec.suite} have {steps}, so it would never learn; choose a smaller "
+                "batch_length."
+            )
 
 
 def build_environment(spec: JobSpec) -> Environment:
@@ -116,8 +157,10 @@ def build_agent(
 
 
 def _another_pretraining(job: Job, found: Job) -> str:
-    shared = ("agent", "agent_config", "domain", "observation", "seed", "versions")
-    differing = [name for name in shared if getattr(found.spec, name) != getattr(job.spec, name)]
+    maker, settings = pretraining_of(load_agent(job.spec.agent), job.spec.agent_config)
+    wanted = {name: getattr(job.spec, name) for name in ("domain", "observation", "seed", "versions")}
+    wanted = {"agent": maker.name, "agent_config": settings, **wanted}
+    differing = [name for name, value in wanted.items() if getattr(found.spec, name) != value]
     return (
         f"{job.parent_path} holds another pretraining than the one this run starts from ({found.id}, not "
         f"{job.spec.parent}; it differs in {', '.join(differing) or 'its protocol or data'}); put the right one there, "
@@ -160,5 +203,6 @@ def _context(spec: JobSpec, environment: Environment, device: str) -> AgentConte
         action_dim=environment.action_dim,
         action_repeat=spec.action_repeat,
         seed=spec.seed,
+        ends_early=suite_of(spec).domain(spec.domain).ends_early,
         device=device,
     )

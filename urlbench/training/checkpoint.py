@@ -93,13 +93,20 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 # --- Checkpoints ---
 
 
-def save_checkpoint(folder: Path, frame: int, state: dict[str, Any]) -> None:
-    """Write the checkpoint at `frame` and delete all but the two newest.
+def save_checkpoint(folder: Path, progress: int, state: dict[str, Any], *, updates: int = 0) -> None:
+    """Write a checkpoint and delete all but the two newest.
+
+    Args:
+        folder: where they are.
+        progress: of the run, in frames or updates.
+        state: what is written.
+        updates: made since the run came to this frame; many of them may take long.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written; older checkpoints are then still there.
     """
-    _save(folder / f"{_PREFIX}{frame:010d}.pt", state, {"frame": frame})
+    part = f"_{updates:010d}" if updates else ""
+    _save(folder / f"{_PREFIX}{progress:010d}{part}.pt", state, {"progress": progress, "updates": updates})
     for path in _checkpoints(folder)[KEPT_CHECKPOINTS:]:
         _delete(path)
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, Protocol as TypingProtocol, cast
 import numpy as np
 import torch
 
-from urlbench.core.interfaces import Agent, Environment, GoalEnvironment
+from urlbench.core.errors import UserError
+from urlbench.core.interfaces import Agent, Environment, GoalEnvironment, JudgedEnvironment
 from urlbench.core.seeding import derive_seed
-from urlbench.core.types import JobSpec, Search
+from urlbench.core.types import OUTCOMES, JobSpec, Search
 from urlbench.episodes.replay import aligned
-from urlbench.training.assembly import suite_of
+from urlbench.training.assembly import not_told, suite_of
 
 Tick = Callable[[], None]
 """Called at every step, or several times a second; raises to end the evaluation."""
@@ -47,12 +48,16 @@ class Outcome(NamedTuple):
         max_reward: the largest reward of one agent step.
         steps: agent steps played.
         found: whether the goal was found; False where there is none to find.
+        success: 1 or 0 as the environment tells it of a whole episode; None if it does not.
+        completed: number of completed sub-tasks, likewise.
     """
 
     total: float
     max_reward: float
     steps: int
     found: bool
+    success: float | None = None
+    completed: float | None = None
 
 
 def play_episode(environment: Environment, agent: Agent, episode: Episode, rules: Search | None, tick: Tick) -> Outcome:
@@ -94,7 +99,8 @@ def play_episode(environment: Environment, agent: Agent, episode: Episode, rules
                 break
         if not timestep.is_last:
             actor.after_step(step)
-    return Outcome(total, max_reward, step - episode.first_step, found)
+    told = environment.outcome() if rules is None and isinstance(environment, JudgedEnvironment) else {}
+    return Outcome(total, max_reward, step - episode.first_step, found, told.get("success"), told.get("completed"))
 
 
 class Player(TypingProtocol):
@@ -136,7 +142,7 @@ def one_thread() -> Iterator[None]:
 
 
 class FinetuningEvaluation:
-    """The evaluations of a fine-tuning: undiscounted returns of whole episodes, with deterministic actions.
+    """The evaluations of a fine-tuning: whole episodes, with deterministic actions.
 
     Start states come from one stream that goes on over all evaluations, as published.
 
@@ -148,10 +154,19 @@ class FinetuningEvaluation:
 
     def __init__(self, spec: JobSpec, environment: Environment, player: Player) -> None:
         self._spec, self._environment, self._player = spec, environment, player
+        self._suite = suite_of(spec)
+        self._scored = OUTCOMES.get(self._suite.score)
         self._episode_steps = episode_steps(spec)
 
-    def returns(self, agent: Agent, frame: int, tick: Tick) -> list[float]:
-        """The returns of the evaluation after `frame` frames of training."""
+    def play(self, agent: Agent, frame: int, tick: Tick) -> dict[str, list[float]]:
+        """What happened in the episodes of the evaluation after `frame` frames of training, as its row says it.
+
+        Returns:
+            The undiscounted `returns`, and where the suite's score needs it `success` and `completed`, if told.
+
+        Raises:
+            UserError: if the environment does not tell what it must, or tells what cannot be.
+        """
         spec, environment = self._spec, self._environment
         starts = []
         for _ in range(spec.protocol.eval_episodes):
@@ -170,9 +185,27 @@ class FinetuningEvaluation:
             ]
             for number, start in enumerate(starts)
         ]
-        returns = [outcome.total for block in self._player.play(agent, blocks, tick) for outcome in block]
+        outcomes = [outcome for block in self._player.play(agent, blocks, tick) for outcome in block]
         environment.set_random_state(following)
-        return returns
+        return {"returns": [outcome.total for outcome in outcomes], **self._told(outcomes)}
+
+    def _told(self, outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
+        """What the environment told of the episodes, checked; nothing where the suite's score does not need it."""
+        told: dict[str, list[float]] = {}
+        for name, most in (("success", 1), ("completed", self._suite.subtasks or np.inf)):
+            values = [getattr(outcome, name) for outcome in outcomes]
+            if self._scored is None or (None in values and name != self._scored):
+                continue
+            if None in values:
+                raise not_told(self._suite)
+            wrong = [value for value in values if not (0 <= value <= most and float(value).is_integer())]
+            if wrong:
+                raise UserError(
+                    f"an episode of {self._spec.task} ended with {name} {wrong[0]}, where only whole numbers from 0 to "
+                    f"{most:g} can be; mend outcome() of the environment of {self._suite.full_name}."
+                )
+            told[name] = [int(value) for value in values]
+        return told
 
     def random_state(self) -> dict[str, Any]:
         """The state of the stream that the next evaluation starts from."""

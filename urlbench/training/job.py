@@ -21,14 +21,18 @@ from urlbench.training.assembly import (
     build_agent,
     build_environment,
     check_budgets,
+    check_outcome,
     check_versions,
+    check_windows,
     precision_of,
     set_up_torch,
+    suite_of,
 )
 from urlbench.training.checkpoint import load_latest
 from urlbench.training.evaluation import FinetuningEvaluation, Player
 from urlbench.training.evaluation_pool import open_player
-from urlbench.training.loop import Interrupted, Surroundings, TrainingLoop
+from urlbench.training.learning import Interrupted, Surroundings
+from urlbench.training.loop import TrainingLoop
 from urlbench.training.offline import OfflineLoop, fill_replay
 from urlbench.training.search import SearchLoop, blocks_of, keep_whole_rows
 
@@ -108,6 +112,7 @@ def run_job(
         check_versions(job.spec)
         check_budgets(job.spec)
         environment = build_environment(job.spec)
+        check_outcome(job.spec, environment)
         # Both from the run's seed, as published.
         played = build_environment(job.spec) if job.spec.phase == "finetune" else environment
         agent, parent = build_agent(job, environment, runs_root, device)
@@ -118,6 +123,7 @@ def run_job(
             elif is_offline(job.spec):
                 start = _offline(job, directory, environment, agent, stop)
             else:
+                check_windows(job.spec, agent.schedule)
                 tuning = job.spec.phase == "finetune"
                 evaluation = FinetuningEvaluation(job.spec, played, player) if tuning else None
                 start = _training(job, directory, environment, agent, evaluation, recordings)
@@ -228,7 +234,8 @@ def _offline(
     state, notes = _load_checkpoint(job, directory)
 
     def loop(surroundings: Surroundings) -> Loop:
-        data = Replay(None, *_entry_format(environment), agent.schedule.replay_capacity_steps)
+        capacity, ends_early = agent.schedule.replay_capacity_steps, _ends_early(job.spec)
+        data = Replay(None, *_entry_format(environment), capacity, ends_early=ends_early)
         fill_replay(data, job.data_path, job.spec, stop)
         made = OfflineLoop(job.id, job.spec, agent, data, surroundings)
         if state is not None:
@@ -250,17 +257,22 @@ def _entry_format(environment: Environment) -> tuple[tuple[int, ...], npt.DTypeL
     return environment.observation_shape, environment.observation_dtype, environment.action_dim
 
 
+def _ends_early(spec: JobSpec) -> bool:
+    return suite_of(spec).domain(spec.domain).ends_early
+
+
 def _load_progress(
     job: Job, directory: RunDirectory, environment: Environment, agent: Agent, recordings: Path | None
 ) -> tuple[dict[str, Any] | None, Replay, list[str]]:
     """The newest checkpoint that goes with the run's other files, these cut back to it, and what was noticed."""
 
     def empty_replay() -> Replay:
-        capacity, recorded = agent.schedule.replay_capacity_steps, agent.recorded
+        capacity, recorded, ends_early = agent.schedule.replay_capacity_steps, agent.recorded, _ends_early(job.spec)
         if recordings is not None:
-            return PhysicsReplay(recordings, cast(PhysicsEnvironment, environment), capacity, recorded)
-        stack = frames_in_stack(environment)
-        return Replay(directory.replay, *_entry_format(environment), capacity, recorded, stack)
+            physical = cast(PhysicsEnvironment, environment)
+            return PhysicsReplay(recordings, physical, capacity, recorded, ends_early=ends_early)
+        entry, stack = _entry_format(environment), frames_in_stack(environment)
+        return Replay(directory.replay, *entry, capacity, recorded, stack, ends_early=ends_early)
 
     replay = empty_replay()
 

@@ -5,8 +5,7 @@ All budgets are in frames; a step is `action_repeat` of them.
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,54 +15,50 @@ import torch
 from urlbench.core.durable import append_jsonl
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, Array, Environment, Schedule, TimeStep
-from urlbench.core.seeding import derive_seed, generator_state, set_generator_state, stream
+from urlbench.core.seeding import derive_seed, stream
 from urlbench.core.types import JobSpec
 from urlbench.episodes.replay import Replay, aligned
-from urlbench.runs.heartbeat import Heartbeat
-from urlbench.runs.store import RunDirectory, budget_of
-from urlbench.training.checkpoint import SnapshotHeader, save_checkpoint, save_snapshot, snapshot_path
-from urlbench.training.evaluation import FinetuningEvaluation
-from urlbench.training.metrics import EpisodeMetrics
-
-RESERVED_COLUMNS = ("frame", "episode", "return", "updates")
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, and has written a checkpoint."""
+from urlbench.training.assembly import suite_of
+from urlbench.training.checkpoint import SnapshotHeader, save_snapshot, snapshot_path
+from urlbench.training.evaluation import FinetuningEvaluation, episode_steps
+from urlbench.training.learning import LearningLoop, Surroundings
 
 
 class _StopAsked(Exception):
     """Leaves an evaluation at once; the checkpoint is the one of before the evaluation."""
 
 
-def updates_due(frame: int, action_repeat: int, schedule: Schedule) -> int:
-    """How many updates the schedule asks for at `frame`: one for each multiple of its period since the last step.
+def updates_due(frame: int, action_repeat: int, schedule: Schedule, made: int) -> int:
+    """How many updates the schedule asks for at `frame`: for each multiple of its period since the last step.
 
-    With a period that is a multiple of the action repeat, that is one whenever it divides `frame`.
+    With a period that is a multiple of the action repeat, that is whenever it divides `frame`. One that catches up asks
+    for those of all multiples so far, less the `made` ones; at frame 0 there is nothing to learn from.
     """
     period = schedule.update_every_frames
     if period is None or frame < schedule.seed_frames:
         return 0
-    return frame // period - (frame - action_repeat) // period
+    if schedule.catch_up:
+        return schedule.updates * (frame // period) - made
+    return schedule.updates * (frame // period - (frame - action_repeat) // period)
 
 
 @dataclass
-class Surroundings:
-    """What a loop is told besides the job.
+class _Decision:
+    """What comes next in an episode: the updates that are due, then the action that was chosen before them.
 
     Attributes:
-        stop: returns why the run must stop, or an empty string; asked at every step.
-        checkpoint_seconds: wall-clock time between checkpoints; does not change results.
+        action: float32 [A].
+        due: updates.
+        made: how many of them were made.
     """
 
-    directory: RunDirectory
-    heartbeat: Heartbeat
-    stop: Callable[[], str]
-    checkpoint_seconds: float
+    action: Array
+    due: int
+    made: int = 0
 
 
-class TrainingLoop:
-    """A run under way.
+class TrainingLoop(LearningLoop):
+    """A pretraining or fine-tuning under way that acts in an environment.
 
     Args:
         job_id: written into the checkpoints.
@@ -88,26 +83,19 @@ class TrainingLoop:
         replay: Replay,
         surroundings: Surroundings,
     ) -> None:
-        self._job_id, self._spec, self._agent, self._replay = job_id, spec, agent, replay
+        super().__init__(job_id, spec, agent, replay, surroundings)
         self._environment, self._evaluation = environment, evaluation
-        self._surroundings = surroundings
-        self._directory = surroundings.directory
-        self._budget = budget_of(spec)
-        self._schedule = agent.schedule
         self._random_actions = spec.phase in self._schedule.random_action_phases
         self._action_bound = 1.0 if self._schedule.seed_action_bound == "one" else float(environment.action_dim)
-        self._streams = {name: stream(spec.seed, spec.phase, name) for name in ("replay", "seed_actions")}
+        self._streams["seed_actions"] = stream(spec.seed, spec.phase, "seed_actions")
         self._actor = agent.actor(evaluation=False, seed=derive_seed(spec.seed, spec.phase, "actor"))
-        self._metrics = EpisodeMetrics()
-        self.step, self._episode, self._updates, self._return = 0, 0, 0, 0.0
-        self._saved_snapshots: list[int] = []
+        self.step, self._episode, self._return = 0, 0, 0.0
         self._timestep: TimeStep | None = None
+        self._decision: _Decision | None = None
         self._episode_start: dict[str, Any] = {}
         self._actions: list[Array] = []
         self._recorded: list[Mapping[str, Array]] = []
         self._evaluation_start = None if evaluation is None else evaluation.random_state()
-        self._checkpointed_step = -1
-        self._next_checkpoint = time.monotonic() + surroundings.checkpoint_seconds
 
     @property
     def frame(self) -> int:
@@ -133,11 +121,7 @@ class TrainingLoop:
                 self._end_episode()
                 self._timestep = self._begin_episode()
             self._maybe_checkpoint()
-            if (
-                self._spec.phase == "finetune"
-                and self.frame
-                and self.frame % self._spec.protocol.eval_every_frames == 0
-            ):
+            if self._evaluation_due():
                 self._evaluate()
             if self.frame >= self._budget:
                 break
@@ -157,25 +141,36 @@ class TrainingLoop:
         return timestep
 
     def _advance(self, timestep: TimeStep) -> TimeStep:
-        """Act, update if it is due, and step."""
+        """Act, make the updates that are due, and step."""
+        self._surroundings.heartbeat.beat(self.frame)
+        if self._decision is None:
+            self._decision = self._decide(timestep)
+        decision = self._decision
+        while decision.made < decision.due:
+            if decision.made:  # a burst may take long
+                self._maybe_checkpoint()
+                self._surroundings.heartbeat.beat(self.frame)
+            self._update()
+            decision.made += 1
+        following = self._environment.step(decision.action)
+        self._store(following, decision.action, self._actor.recorded())
+        self._decision = None
+        self.step += 1
+        if not following.is_last:
+            self._actor.after_step(self.step)
+        return following
+
+    def _decide(self, timestep: TimeStep) -> _Decision:
         frame = self.frame
-        self._surroundings.heartbeat.beat(frame)
         self._actor.before_step(self.step)
         if self._random_actions and frame < self._schedule.seed_frames:
             bound = self._action_bound
             action = self._streams["seed_actions"].uniform(-bound, bound, self._environment.action_dim)
         else:
             action = self._actor.act(aligned(timestep.observation), self.step)
+        due = updates_due(frame, self._spec.action_repeat, self._schedule, self._updates)
         # A copy of its own: actors may reuse their buffer, and these actions must be replayed bit for bit.
-        action = np.array(action, np.float32)
-        for _ in range(updates_due(frame, self._spec.action_repeat, self._schedule)):
-            self._update()
-        following = self._environment.step(action)
-        self._store(following, action, self._actor.recorded())
-        self.step += 1
-        if not following.is_last:
-            self._actor.after_step(self.step)
-        return following
+        return _Decision(np.array(action, np.float32), due if due and self._can_update() else 0)
 
     def _store(self, timestep: TimeStep, action: Array | None, recorded: Mapping[str, Array]) -> None:
         self._replay.add(timestep, action, recorded)
@@ -184,45 +179,47 @@ class TrainingLoop:
             self._actions.append(action)
         self._return += timestep.reward
 
-    def _update(self) -> None:
-        schedule = self._schedule
-        if not self._replay.can_sample(schedule.batch_length):
-            return
-        batch = self._replay.sample(self._streams["replay"], schedule.batch_size, schedule.batch_length)
-        self._metrics.add(self._agent.update(batch))
-        self._updates += 1
-
     def _end_episode(self) -> None:
-        metrics = self._metrics.take_means(f"in the episode that ended at frame {self.frame}")
+        when = f"in the episode that ended at frame {self.frame}"
+        self._check_length()
         if not np.isfinite(self._return):
             raise UserError(f"the return of the episode that ended at frame {self.frame} is {self._return}.")
-        assert not metrics.keys() & set(RESERVED_COLUMNS), f"metrics must not be called {RESERVED_COLUMNS}"
         row = {"frame": self.frame, "episode": self._episode, "return": self._return, "updates": self._updates}
-        append_jsonl(self._directory.train_file, row | metrics)
+        self._log(row, when)
         self._episode, self._return = self._episode + 1, 0.0
         if self._spec.phase == "pretrain":
             self._save_due_snapshots()
 
-    def _save_due_snapshots(self) -> None:
-        """Keep the agent at the first episode end at or after each threshold, and at the budget's end."""
-        for frames in self._spec.protocol.snapshots:
-            if frames <= self.frame and frames not in self._saved_snapshots:
-                path = snapshot_path(self._directory.path, frames)
-                save_snapshot(path, SnapshotHeader.of(self._spec, frames), self._agent.state_dict())
-                self._saved_snapshots.append(frames)
+    def _check_length(self) -> None:
+        """UserError if the episode that has ended is not as long as the suite says."""
+        domain = suite_of(self._spec).domain(self._spec.domain)
+        steps, most = len(self._actions), episode_steps(self._spec)
+        if steps > most or (steps < most and not domain.ends_early):
+            raise UserError(
+                f"an episode of {self._spec.task} had {steps * self._spec.action_repeat} frames, and suite "
+                f"{self._spec.suite} says of domain {domain.name!r} that {'none has' if steps > most else 'all have'} "
+                f"{'more than ' if steps > most else ''}{domain.max_episode_frames}; correct its max_episode_frames or "
+                "ends_early."
+            )
 
     # --- evaluation ---
 
+    def _evaluation_due(self) -> bool:
+        # Not again if the run goes on amid the updates after it.
+        periodic = self.frame > 0 and self._spec.phase == "finetune" and self._decision is None
+        return periodic and self.frame % self._spec.protocol.eval_every_frames == 0
+
     def _evaluate(self) -> None:
-        """Undiscounted returns of whole episodes with deterministic actions; training is left as it was."""
+        """Play whole episodes with deterministic actions; training is left as it was."""
         assert self._evaluation is not None, "fine-tuning needs to be evaluated"
         try:
-            returns = self._evaluation.returns(self._agent, self.frame, self._tick)
+            episodes = self._evaluation.play(self._agent, self.frame, self._tick)
         except _StopAsked:
             self._interrupt()
+        returns = episodes["returns"]
         if not np.all(np.isfinite(returns)):
             raise UserError(f"an evaluation at frame {self.frame} gave the returns {returns}.")
-        row = {"frame": self.frame, "task": self._spec.task, "returns": returns, "mean": float(np.mean(returns))}
+        row = {"frame": self.frame, "task": self._spec.task, **episodes, "mean": float(np.mean(returns))}
         append_jsonl(self._directory.eval_file, row)
         self._evaluation_start = self._evaluation.random_state()
 
@@ -233,45 +230,27 @@ class TrainingLoop:
 
     # --- checkpoints ---
 
-    def _maybe_checkpoint(self) -> None:
-        if self._surroundings.stop():
-            self._interrupt()
-        if time.monotonic() >= self._next_checkpoint:
-            self.checkpoint()
-
-    def _interrupt(self) -> None:
-        self.checkpoint()
-        raise Interrupted(self._surroundings.stop())
-
-    def checkpoint(self) -> None:
-        """Save everything that the rest of the run depends on; nothing if this step was saved already."""
-        if self.step != self._checkpointed_step:
-            save_checkpoint(self._directory.checkpoints, self.frame, self._state())
-            self._checkpointed_step = self.step
-        self._next_checkpoint = time.monotonic() + self._surroundings.checkpoint_seconds
+    def _updates_here(self) -> int:
+        return 0 if self._decision is None else self._decision.made
 
     def _state(self) -> dict[str, Any]:
         assert self._timestep is not None, "there is nothing to save before the first episode"
-        return {
-            "job": self._job_id,
+        return super()._state() | {
             "step": self.step,
             "episode": self._episode,
-            "updates": self._updates,
             "return": self._return,
-            "agent": self._agent.state_dict(),
             "actor": self._actor.state_dict(),
-            "metrics": self._metrics.state_dict(),
-            "streams": json.dumps({name: generator_state(rng) for name, rng in self._streams.items()}),
             "environment": json.dumps(self._episode_start),
             "evaluation_environment": json.dumps(self._evaluation_start),
             "actions": torch.tensor(np.array(self._actions, np.float32)),
             "recorded": {
                 name: torch.tensor(np.stack([entry[name] for entry in self._recorded])) for name in self._recorded[0]
             },
+            "decision": None
+            if self._decision is None
+            else vars(self._decision) | {"action": torch.tensor(self._decision.action)},
             "observation": torch.tensor(self._timestep.observation),
-            "snapshots": list(self._saved_snapshots),
             "replay_episodes": self._replay.episodes,
-            "lengths": self._directory.lengths(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -280,17 +259,15 @@ class TrainingLoop:
         Raises:
             UserError: if the environment does not play as it did when the checkpoint was written.
         """
-        self._agent.load_state_dict(state["agent"])
+        super().restore(state)
         self._actor.load_state_dict(state["actor"])
-        self._metrics.load_state_dict(state["metrics"])
-        for name, saved in json.loads(state["streams"]).items():
-            set_generator_state(self._streams[name], saved)
         self._evaluation_start = json.loads(state["evaluation_environment"])
         if self._evaluation is not None and self._evaluation_start is not None:
             self._evaluation.set_random_state(self._evaluation_start)
-        self.step = self._checkpointed_step = state["step"]
-        self._episode, self._updates = state["episode"], state["updates"]
-        self._saved_snapshots = list(state["snapshots"])
+        self.step, self._episode = state["step"], state["episode"]
+        if (decision := state["decision"]) is not None:
+            self._decision = _Decision(decision["action"].numpy(), decision["due"], decision["made"])
+        self._checkpointed = (self.progress, self._updates_here())
         self._episode_start = json.loads(state["environment"])
         self._environment.set_random_state(self._episode_start)
         self._return = 0.0

@@ -16,7 +16,7 @@ from urlbench.core.seeding import derive_seed
 from urlbench.core.types import JobSpec
 from urlbench.runs.store import RunDirectory
 from urlbench.training.evaluation import Episode, Outcome, Player, episode_steps
-from urlbench.training.loop import Interrupted, Surroundings
+from urlbench.training.learning import Interrupted, Surroundings
 
 ROW_EPISODES = 10
 _SEEDS = 2**32  # what environments take

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from urlbench.agents.choreographer.choreographer import (
+    FINETUNING_SETTINGS,
     SPEC as CHOREOGRAPHER,
     Choreographer,
     ChoreographerConfig,
@@ -207,6 +208,7 @@ def latent_edl(context: AgentContext, config: EDLConfig) -> SingleSkill:
 
 
 _PAPER = "an ablation of Mazzaglia et al. 2023, Choreographer: Learning and Adapting Skills in Imagination (ICLR)"
+_CHOICE_SETTINGS = ("choice_updates", *FINETUNING_SETTINGS)
 _EDL = "Campos et al. 2020, Explore, Discover and Learn (ICML), as " + _PAPER
 
 NO_RESAMPLING = AgentSpec(
@@ -218,6 +220,7 @@ NO_RESAMPLING = AgentSpec(
     config=NoResamplingConfig,
     build=Choreographer,
     presets=CHOREOGRAPHER.presets,
+    finetuning_settings=CHOREOGRAPHER.finetuning_settings,
 )
 ZERO_SHOT = AgentSpec(
     name="choreographer-zero-shot",
@@ -228,6 +231,8 @@ ZERO_SHOT = AgentSpec(
     config=ChoreographerConfig,
     build=frozen_choreographer,
     presets=CHOREOGRAPHER.presets,
+    pretrained_as=CHOREOGRAPHER.name,
+    finetuning_settings=CHOREOGRAPHER.finetuning_settings,
 )
 SINGLE_SKILL = AgentSpec(
     name="choreographer-single-skill",
@@ -238,6 +243,8 @@ SINGLE_SKILL = AgentSpec(
     config=SingleSkillConfig,
     build=single_skill,
     presets=CHOREOGRAPHER.presets,
+    pretrained_as=CHOREOGRAPHER.name,
+    finetuning_settings=_CHOICE_SETTINGS,
 )
 EDL_DREAMER = AgentSpec(
     name="edl-dreamer",
@@ -248,6 +255,7 @@ EDL_DREAMER = AgentSpec(
     config=EDLConfig,
     build=edl_dreamer,
     presets=CHOREOGRAPHER.presets,
+    finetuning_settings=_CHOICE_SETTINGS,
 )
 LATENT_EDL = AgentSpec(
     name="latent-edl",
@@ -258,4 +266,5 @@ LATENT_EDL = AgentSpec(
     config=EDLConfig,
     build=latent_edl,
     presets=CHOREOGRAPHER.presets,
+    finetuning_settings=_CHOICE_SETTINGS,
 )

@@ -338,6 +338,9 @@ _TINY = {
     "world_model": {"deter": 32, "hidden": 32, "variables": 4, "classes": 4, "mlp_units": (32, 32), "conv_depth": 8}
 }
 
+# What the pretraining of skills never reads.
+FINETUNING_SETTINGS = ("reward_threshold", "random_skill_steps")
+
 SPEC = AgentSpec(
     name="choreographer",
     description="world model, codebook of skills learned in imagination, meta-controller",
@@ -346,6 +349,7 @@ SPEC = AgentSpec(
     pretrains=True,
     config=ChoreographerConfig,
     build=Choreographer,
+    finetuning_settings=("meta_entropy", *FINETUNING_SETTINGS),
     presets={
         # Runs everything in seconds; learns nothing.
         "smoke": _TINY

@@ -147,4 +147,5 @@ SPEC = pretrained_spec(
     ),
     smoke={"skill_dim": 4, "neighbours": 3, "task_frames": 1000, "task_samples": 64},
     small={"skill_dim": 5, "task_frames": 2048, "task_samples": 1024},
+    finetuning_settings=("task_frames", "task_samples", "task_solver", "task_features"),
 )

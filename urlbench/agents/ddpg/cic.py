@@ -112,4 +112,5 @@ SPEC = pretrained_spec(
     ),
     smoke={"skill_dim": 8, "neighbours": 3},
     small={"skill_dim": 16},
+    finetuning_settings=("finetuning_skill",),
 )

@@ -30,6 +30,8 @@ SMALL: Mapping[str, Any] = {
     "conv_channels": 16,
     "lr": 1e-3,
 }
+# What pretraining with the backbone never reads.
+FINETUNING_SETTINGS = ("nstep", "critic_trains_encoder", "transfer_q_heads", "target_start")
 
 
 def pretrained_spec(
@@ -41,8 +43,12 @@ def pretrained_spec(
     method: Method,
     smoke: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
+    finetuning_settings: tuple[str, ...] = (),
 ) -> AgentSpec:
-    """An agent of the backbone and `method`; `smoke` and `small` change its presets further."""
+    """An agent of the backbone and `method`; `smoke` and `small` change its presets further.
+
+    `finetuning_settings` are those of its own that pretraining never reads.
+    """
 
     def build(context: AgentContext, config: PretrainedConfig) -> Agent:
         return Pretraining(context, config, method)
@@ -57,4 +63,5 @@ def pretrained_spec(
         build=build,
         presets={"smoke": {**SMOKE, **(smoke or {})}, "small": {**SMALL, **(small or {})}},
         image=IMAGE,
+        finetuning_settings=(*FINETUNING_SETTINGS, *finetuning_settings),
     )

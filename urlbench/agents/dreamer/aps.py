@@ -170,4 +170,5 @@ SPEC = pretrained_spec(
     ),
     smoke={"hidden": 32, "task_states": 256},
     small={"hidden": 128, "features_lr": 1e-3, "task_states": 1024},
+    finetuning_settings=("task_states", "task_solver", "task_features"),
 )

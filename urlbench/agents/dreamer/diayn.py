@@ -140,4 +140,5 @@ SPEC = pretrained_spec(
     ),
     smoke={"skills": 8, "hidden": 32},
     small={"skills": 16, "hidden": 128, "discriminator_lr": 1e-3},
+    finetuning_settings=("skill_score", "scored_actions"),
 )

@@ -52,5 +52,13 @@ SPEC = AgentSpec(
     pretrains=True,
     config=DreamerConfig,
     build=RandomPretraining,
+    finetuning_settings=(
+        "actor_critic",
+        "critic_targets",
+        "finetune_entropy",
+        "planning",
+        "planner",
+        "world_model.reward_shapes_finetuned_model",
+    ),
     presets={"smoke": SMOKE, "small": SMALL},
 )

@@ -17,6 +17,15 @@ SMOKE, SMALL = (
     {key: CHOREOGRAPHER.presets[preset][key] for key in _SHARED} | {"planner": planner}
     for preset, planner in _PLANNERS.items()
 )
+# What pretraining with the backbone never reads.
+FINETUNING_SETTINGS = (
+    "finetune_entropy",
+    "planning",
+    "planner",
+    "transfer_actor",
+    "transfer_critic",
+    "world_model.reward_shapes_finetuned_model",
+)
 
 
 def pretrained_spec(
@@ -28,8 +37,12 @@ def pretrained_spec(
     method: Method,
     smoke: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
+    finetuning_settings: tuple[str, ...] = (),
 ) -> AgentSpec:
-    """An agent of the backbone and `method`; `smoke` and `small` change its presets further."""
+    """An agent of the backbone and `method`; `smoke` and `small` change its presets further.
+
+    `finetuning_settings` are those of its own that pretraining never reads.
+    """
 
     def build(context: AgentContext, config: PretrainedConfig) -> Agent:
         return Pretraining(context, config, method)
@@ -43,4 +56,5 @@ def pretrained_spec(
         config=config,
         build=build,
         presets={"smoke": {**SMOKE, **(smoke or {})}, "small": {**SMALL, **(small or {})}},
+        finetuning_settings=(*FINETUNING_SETTINGS, *finetuning_settings),
     )

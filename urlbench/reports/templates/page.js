@@ -97,7 +97,7 @@
       ["goal set", (one) => one.goalSet, some((one) => one.goalSet !== null)],
       ["seed", (one) => one.seed ?? `mean of ${one.seeds || "?"}`, true],
       ...data.measures.map((name, place) => [name, (one) => number(one.values[place]), isFinal]),
-      [`return at ${source.frame} frames`, (one) => number(new Map(one.curve).get(source.frame)), !isFinal],
+      [`${data.measures[0]} at ${source.frame} frames`, (one) => number(new Map(one.curve).get(source.frame)), !isFinal],
       ["run id", (one) => one.run?.id ?? "—", some((one) => one.run)],
       ["run directory", (one) => one.run?.path ?? "—", some((one) => one.run)],
     ].filter(([, , isShown]) => isShown);

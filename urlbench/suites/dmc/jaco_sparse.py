@@ -59,8 +59,10 @@ SUITE = Suite(
     domains=tuple(domain for domain in URLB.domains if domain.name == "jaco"),
     tasks=tuple(task for task in URLB.tasks if task.domain == "jaco"),
     protocols={protocol.preset: protocol for protocol in _PROTOCOLS},
+    score="goals_found",
     normaliser=None,
     environment=URLB.environment,
     packages=URLB.packages,
+    requirements=URLB.requirements,
     pretrained_in=URLB.name,
 )

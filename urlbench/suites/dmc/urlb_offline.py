@@ -73,9 +73,11 @@ def _suite(collection: str) -> Suite:
         domains=URLB.domains,
         tasks=_TASKS,
         protocols={protocol.preset: protocol for protocol in _PROTOCOLS},
+        score="normalised_return",
         normaliser=URLB.normaliser,
         environment=f"{__name__}:make_environment",
         packages=URLB.packages,
+        requirements=URLB.requirements,
         collection=collection,
     )
 

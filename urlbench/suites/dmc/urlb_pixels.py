@@ -36,7 +36,9 @@ SUITE = Suite(
     domains=URLB.domains,
     tasks=URLB.tasks,
     protocols={**URLB.protocols, _SMOKE.preset: _SMOKE},
+    score="normalised_return",
     normaliser=_EXPERT,
     environment="urlbench.suites.dmc.pixels:make_environment",
     packages=URLB.packages,
+    requirements=URLB.requirements,
 )

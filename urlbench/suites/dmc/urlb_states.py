@@ -103,7 +103,10 @@ SUITE = Suite(
     domains=_DOMAINS,
     tasks=_TASKS,
     protocols={protocol.preset: protocol for protocol in (_PAPER, _SMALL, _SMOKE)},
+    score="normalised_return",
     normaliser=_EXPERT,
     environment="urlbench.suites.dmc.environment:make_environment",
     packages=("dm_control", "mujoco"),
+    # This dm_control cannot load its models with mujoco 4, and calls in1d, which numpy 2.4 has not.
+    requirements=("dm_control==1.0.28", "mujoco==3.3.0", "numpy<2.4"),
 )

@@ -76,9 +76,11 @@ def _suite(name: str, description: str, observation: ObservationKind, factory: s
         domains=(_DOMAIN,),
         tasks=(_TASK,),
         protocols={protocol.preset: protocol for protocol in _PROTOCOLS},
+        score="goals_found",
         normaliser=None,
         environment=f"urlbench.suites.metaworld.sawyer_reach:{factory}",
         packages=("metaworld", "mujoco"),
+        requirements=("metaworld==3.1.1", "mujoco==3.3.0"),
         goal_sets=_GOAL_SETS,
     )
 

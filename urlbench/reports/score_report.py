@@ -1,4 +1,4 @@
-"""The report of a suite that fine-tunes: normalised returns with bootstrap intervals, and learning curves."""
+"""The report of a suite that fine-tunes: scores with bootstrap intervals, and learning curves."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -28,14 +28,14 @@ from urlbench.statistics.resampling import CiMethod
 _THRESHOLDS = 121
 # The number of pairs grows with the square of that of agents; of 60 there are 1,770.
 MOST_PAIRED = 60
-_BAND_NOTE = "Mean return of each evaluation over runs; band: ± one standard error, none for a single run."
+_BAND_NOTE = "Mean {} of each evaluation over runs; band: ± one standard error, none for a single run."
 _PROFILE_NOTE = "The fraction of all runs, on all tasks, whose score is above τ; band: the interval at each τ alone."
 _COMPLETENESS_NOTE = (
     "Which of the runs expected there are: a mark for each task and seed; of many agents their share, as a number "
     "where any are missing."
 )
 _HOLLOW_NOTE = "Hollow marks and outlined bars: published means, whose intervals are a normal approximation."
-_CURVE_NOTE = "Mean over tasks of the normalised score; band: the interval at each number of frames alone."
+_CURVE_NOTE = "Mean over tasks of the {}; band: the interval at each number of frames alone."
 _LEVEL_NOTE = "Agents without pretraining have the same score at all of them."
 
 
@@ -67,6 +67,8 @@ def assemble(
     aggregates = score_tables.aggregates_table(overall, entries, ci, reps, remarks)
     by_domain = score_tables.domains_table(domains, entries, ci, reps, remarks)
     intervals = score_tables.interval_words(ci, reps)
+    kind = next(iter(entries.values())).scale.kind
+    curve_note = _CURVE_NOTE.format(kind.score)
     hollow = published_labels(entries)
     hollow_note = [_HOLLOW_NOTE] if hollow else []
     figures: dict[str, tuple[str, Callable[[], Figure]]] = {}
@@ -79,13 +81,13 @@ def assemble(
         "aggregates",
         aggregates.title,
         [*aggregates.notes, *hollow_note],
-        lambda title, foot: aggregates_figure(overall, title, foot, hollow),
+        lambda title, foot: aggregates_figure(overall, title, foot, kind.score, hollow),
     )
     add(
         "domains",
         by_domain.title,
         [*by_domain.notes, *hollow_note],
-        lambda title, foot: domains_figure(domains, title, foot, hollow),
+        lambda title, foot: domains_figure(domains, title, foot, kind.score, hollow),
     )
     matrices = with_runs(entries)
     if matrices:
@@ -95,7 +97,7 @@ def assemble(
             "profiles",
             "Performance profiles",
             [_PROFILE_NOTE, intervals],
-            lambda title, foot: profiles_figure(profiles, title, foot),
+            lambda title, foot: profiles_figure(profiles, title, foot, kind.score),
         )
     if len(matrices) > MOST_PAIRED:
         frame = replace(frame, scope=f"{frame.scope} Pairs of agents are left out: more than {MOST_PAIRED} agents.")
@@ -109,26 +111,36 @@ def assemble(
         one = next(iter(snapshots.values()))
         unit = one.suite.protocols[one.preset].pretrain_unit
         before = efficiency.pretraining_curves(snapshots, ci, reps)
-        title, words = "Score after more or less pretraining", f"{unit} of pretraining before the fine-tuning"
+        title, words = (
+            f"{kind.short.capitalize()} after more or less pretraining",
+            f"{unit} of pretraining before the fine-tuning",
+        )
         notes, tasks = [intervals, _LEVEL_NOTE], one.tasks
         table = efficiency.curves_table(
-            "pretraining", title, before, words, notes, lambda label, at: Source((label,), tasks, snapshot=at)
+            "pretraining",
+            title,
+            before,
+            words,
+            kind.score,
+            notes,
+            lambda label, at: Source((label,), tasks, snapshot=at),
         )
         long_tables.append(table)
         add(
             "pretraining",
             title,
-            [_CURVE_NOTE, _LEVEL_NOTE, intervals],
-            lambda title, foot: score_curves_figure(before, title, foot, f"pretraining {unit}"),
+            [curve_note, _LEVEL_NOTE, intervals],
+            lambda title, foot: score_curves_figure(before, title, foot, f"pretraining {unit}", kind.short),
         )
     if results is not None:
         during = efficiency.finetuning_curves(results, ci, reps)
-        title, words = "Score during fine-tuning", "fine-tuning frames"
+        title, words = f"{kind.short.capitalize()} during fine-tuning", "fine-tuning frames"
         table = efficiency.curves_table(
             "efficiency",
             title,
             during,
             words,
+            kind.score,
             [intervals],
             lambda label, at: Source((label,), results.tasks, frame=at),
         )
@@ -136,13 +148,14 @@ def assemble(
         add(
             "efficiency",
             title,
-            [_CURVE_NOTE, intervals],
-            lambda title, foot: score_curves_figure(during, title, foot, words),
+            [curve_note, intervals],
+            lambda title, foot: score_curves_figure(during, title, foot, words, kind.short),
         )
         add(
             "curves",
-            "Return during fine-tuning",
-            [_BAND_NOTE],
+            # A score that is measured as it is has had this title above.
+            f"{kind.measured.capitalize()} during fine-tuning{', by task' if kind.measured == kind.short else ''}",
+            [_BAND_NOTE.format(kind.measured)],
             lambda title, foot: learning_figure(results, title, foot),
         )
         add(
