@@ -18,6 +18,7 @@ from toy_search import pretrained_search
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Actor, Agent, AgentContext, Array, Environment, Schedule
+from urlbench.core.registry import load_plugin
 from urlbench.core.types import Job, Search
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
