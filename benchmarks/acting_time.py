@@ -18,7 +18,7 @@ import reporting
 from plain_acting import plain_actors
 from updates import Settings
 
-from urlbench.agents.dreamer.finetuning import SkilledFinetuning
+from urlbench.agents.common.finetuning import Finetuning
 from urlbench.core import registry
 from urlbench.core.interfaces import Actor
 from urlbench.core.types import Phase
@@ -38,7 +38,7 @@ def prepared(name: str, phase: Phase, preset: str) -> Actor:
     """A training actor in an episode, its agent past the search for a skill."""
     settings = Settings(preset=preset, observation="states", updates=1, seconds=0, threads=1)
     agent = one_update.build(registry.load_agent(name), phase, settings)
-    if isinstance(agent, SkilledFinetuning):
+    if isinstance(agent, Finetuning):
         one_update.settle(agent, one_update.play(agent, agent.actor(evaluation=False, seed=1), agent.context))
     actor = agent.actor(evaluation=False, seed=1)
     actor.begin_episode()

@@ -22,7 +22,7 @@ import numpy as np
 from reporting import describe_machine, markdown_table
 
 from urlbench.core.interfaces import Environment, TimeStep
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.episodes.replay import Replay
 from urlbench.runs.heartbeat import Heartbeat
 from urlbench.runs.plan import PlanRequest, make_plan

@@ -53,7 +53,7 @@ def drawn(deter: Tensor, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tenso
 def imagine(self: RSSM, state: LatentState, action: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A step of imagination."""
     deter = advance(self, state.stoch, state.deter, action)
-    return drawn(deter, self._unflatten(self.prior2(F.elu(self.prior1(deter)))), uniform)
+    return drawn(deter, self.latents.params(self.prior2(F.elu(self.prior1(deter)))), uniform)
 
 
 @torch.compile(dynamic=False)
@@ -64,7 +64,7 @@ def observe(
     keep = (~is_first).to(action.dtype).unsqueeze(-1)
     deter = advance(self, state.stoch * keep.unsqueeze(-1), state.deter * keep, action * keep)
     hidden = F.elu(F.linear(deter, self.post1.weight[:, : self.deter]) + embed_part)
-    return drawn(deter, self._unflatten(self.post2(hidden)), uniform)
+    return drawn(deter, self.latents.params(self.post2(hidden)), uniform)
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def compiled_steps() -> Iterator[None]:
     """Inside, the loops call them."""
 
     def numbers(self: RSSM, action: Tensor, draws: Draws) -> Tensor:
-        return draws.uniform(action.new_empty(len(action), self.variables, 1))
+        return draws.uniform(action.new_empty(len(action), self.latents.shape[0], 1))
 
     def imagine_step(self: RSSM, state: LatentState, action: Tensor, draws: Draws) -> LatentState:
         return LatentState(*imagine(self, state, action, numbers(self, action, draws)))

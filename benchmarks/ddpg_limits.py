@@ -27,10 +27,9 @@ import torch
 from torch import Tensor
 from updates import Settings
 
-from urlbench.agents.common import acting as acting_networks
-from urlbench.agents.common.acting import ddpg_policy
+from urlbench.agents.ddpg import learner as acting_agents
 from urlbench.agents.ddpg.learner import DDPGLearner
-from urlbench.agents.ddpg.networks import TwinCritic
+from urlbench.agents.ddpg.networks import TwinCritic, acting_policy
 from urlbench.core import precision, registry
 from urlbench.core.interfaces import Actor, Array
 from urlbench.training.assembly import set_up_torch
@@ -147,7 +146,7 @@ def actions(agent: DDPGLearner, observation: Array, repetitions: int) -> Iterato
             large.sum()
 
     act = acting(agent.actor(evaluation=False, seed=1))
-    with mock.patch.object(acting_networks, "ddpg_policy", lambda policy: torch.compile(ddpg_policy(policy))):
+    with mock.patch.object(acting_agents, "acting_policy", lambda policy: torch.compile(acting_policy(policy))):
         ways: dict[str, Callable[[], None]]
         ways = {"reading its largest layer alone": read, "compiled": acting(agent.actor(evaluation=False, seed=1))}
     ways["products by oneDNN"] = precision.many_rows()(act)

@@ -23,7 +23,8 @@ from urlbench.core.config import resolve_config
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import config_hash
 from urlbench.core.interfaces import AgentContext, AgentSpec
-from urlbench.core.types import Job, Suite
+from urlbench.core.jobs import Job
+from urlbench.core.types import Suite
 from urlbench.reports.provenance import git_words, hardware_words
 from urlbench.results.validation import validate
 from urlbench.runs.plan import PlanRequest, make_plan
@@ -104,7 +105,7 @@ def outcomes(suite: Suite, agents: Sequence[str], folder: Path) -> list[Outcome]
             faults[name] = [fault for job in jobs[name] for fault in job_faults(job, runs)]
         except UserError as error:
             jobs[name], faults[name] = (), [str(error)]
-    labels = {name: f"{name}-{config_hash(jobs[name][0].spec.agent_config)}" for name in agents if not faults[name]}
+    labels = {name: f"{name}-{config_hash(jobs[name][-1].spec.agent_config)}" for name in agents if not faults[name]}
     if labels:
         for problem in validate(runs, suite.name, PRESET, tuple(labels.values()), tasks=[task], seeds=[0]):
             # What belongs to nobody is wrong for everybody.

@@ -15,9 +15,9 @@ from typing import get_args
 import numpy as np
 from updates import Measurement, Settings
 
+from urlbench.agents.common.finetuning import Finetuning
 from urlbench.agents.common.learner import Learner
 from urlbench.agents.common.optimiser import Optimiser
-from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.core import registry
 from urlbench.core.config import resolve_config
 from urlbench.core.interfaces import Actor, Agent, AgentContext, AgentSpec, Array, TimeStep
@@ -112,7 +112,7 @@ def filled_replay(agent: Agent, actor: Actor, where: AgentContext, rng: np.rando
 
 def settle(agent: Agent, batch: Mapping[str, Array]) -> None:
     """Let a fine-tuning choose its skill: before that it learns no policy."""
-    while isinstance(agent, SkilledFinetuning) and agent.chosen_skill is None:
+    while isinstance(agent, Finetuning) and agent.skills is not None and agent.chosen_skill is None:
         agent.update(batch)
 
 

@@ -10,7 +10,8 @@ from unittest import mock
 import torch
 
 from urlbench.agents.common import acting
-from urlbench.agents.common.learner import LatentActor
+from urlbench.agents.common.latent_actor import LatentActor
+from urlbench.agents.ddpg import learner
 from urlbench.agents.ddpg.learner import DDPGActor
 from urlbench.core.interfaces import Array
 
@@ -42,8 +43,13 @@ def act_from_backbone(self: DDPGActor, observation: Array, step: int) -> Array:
 def plain_actors() -> Iterator[None]:
     """Inside, actors that are made and that act do so with the modules."""
     with ExitStack() as stack:
-        for network in ("mlp", "encoder", "normal_policy", "ddpg_policy"):
-            stack.enter_context(mock.patch.object(acting, network, lambda module: module))
+        for place, network in (
+            (acting, "mlp"),
+            (acting, "encoder"),
+            (acting, "normal_policy"),
+            (learner, "acting_policy"),
+        ):
+            stack.enter_context(mock.patch.object(place, network, lambda module: module))
         stack.enter_context(mock.patch.object(LatentActor, "act", act_from_world_model))
         stack.enter_context(mock.patch.object(DDPGActor, "act", act_from_backbone))
         yield

@@ -17,7 +17,7 @@ from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg import backbone, proto
 from urlbench.agents.ddpg.backbone import Transitions
 from urlbench.agents.ddpg.icm import Curiosity
-from urlbench.agents.ddpg.learner import Learned
+from urlbench.agents.ddpg.pretraining import Learned
 from urlbench.agents.ddpg.rnd import RandomNetworkDistillation
 from urlbench.core import precision
 

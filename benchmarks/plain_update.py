@@ -6,7 +6,7 @@ each step of the filter has the embedding's projection and the prior in it, and 
 are what the fast pieces must equal (`tests/agents/test_plain_update.py`) and are measured against (`update_speed.py`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -20,7 +20,7 @@ from urlbench.agents.choreographer.meta_controller import MetaController, meta_a
 from urlbench.agents.common import actor_critic, knn_entropy, lbs, world_model
 from urlbench.agents.common.actor_critic import (
     ActorCritic,
-    Trajectory,
+    Imagined,
     actor_loss,
     imagine,
     lambda_return,
@@ -28,6 +28,7 @@ from urlbench.agents.common.actor_critic import (
 )
 from urlbench.agents.common.distributions import ACTION_LIMIT, ClampedNormal, onehot
 from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.latents import CategoricalLatents
 from urlbench.agents.common.networks import MLP, ConvDecoder
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.rssm import RSSM, LatentState, NormedGRUCell
@@ -79,22 +80,22 @@ def observe(
         keep = (~is_first[:, t]).to(action.dtype).unsqueeze(-1)
         deter = self._advance(state.stoch * keep.unsqueeze(-1), state.deter * keep, action[:, t] * keep)
         hidden = F.elu(self.post1(torch.cat([deter, embed[:, t]], -1)))
-        state = draw(self, deter, self._unflatten(self.post2(hidden)), draws)
+        state = self._draw(deter, self.latents.params(self.post2(hidden)), draws)
         posts.append(state)
-        priors.append(state._replace(logits=self.prior_logits(deter)))
+        priors.append(state._replace(params=self.prior(deter)))
     post, prior = (LatentState(*(torch.stack(x, 1) for x in zip(*states, strict=True))) for states in (posts, priors))
     return post, prior
 
 
-def draw(self: RSSM, deter: Tensor, logits: Tensor, draws: Draws) -> LatentState:
-    """The state with latents drawn from a distribution object; `logits` [..., V, C]."""
-    probs = Independent(OneHotCategorical(logits=logits), 1).base_dist.probs
-    return LatentState(onehot(draws.latent(probs.detach()), probs), deter, logits)
+def sample(self: CategoricalLatents, params: Tensor, draws: Draws) -> Tensor:
+    """Latents [..., V, C] drawn from a distribution object of these logits."""
+    probs = Independent(OneHotCategorical(logits=params), 1).base_dist.probs
+    return onehot(draws.latent(probs.detach()), probs)
 
 
-def categorical_kl(logits: Tensor, other: Tensor) -> Tensor:
+def kl(self: CategoricalLatents, params: Tensor, other: Tensor) -> Tensor:
     """KL [...] of two objects of [..., V, C]."""
-    kl: Tensor = kl_divergence(*(Independent(OneHotCategorical(logits=one), 1) for one in (logits, other)))
+    kl: Tensor = kl_divergence(*(Independent(OneHotCategorical(logits=one), 1) for one in (params, other)))
     return kl
 
 
@@ -119,41 +120,29 @@ def action_entropy(self: ClampedNormal) -> Tensor:
 
 
 def learn_behaviour(
-    self: ActorCritic,
-    rssm: RSSM,
-    start: LatentState,
-    reward: Callable[[Trajectory], Tensor],
-    draws: Draws,
-    optimisers: dict[str, Optimiser],
-    skill: Tensor | None = None,
+    self: ActorCritic, imagined: Imagined, reward: Tensor, optimisers: dict[str, Optimiser]
 ) -> dict[str, Tensor]:
-    """Imagine; then the policy once more in all imagined states, for an entropy whose weight may be 0."""
-    stds = []
-
-    def policy(feat: Tensor, t: int) -> Tensor:
-        action = self.actor(self.sees(feat, skill))
-        stds.append(action.std.detach())
-        return action.sample(draws.action_noise(action.mean))
-
-    trajectory = imagine(rssm, start, policy, self.config.horizon, draws)
-    states = self.sees(trajectory.feat, skill)
-    rewards = self.reward_norm(reward(trajectory))
+    """The policy once more in all imagined states, for an entropy whose weight may be 0."""
+    states = self.sees(imagined.trajectory.feat, imagined.skill)
+    reward = self.reward_norm(reward)
     value = self.critic.slow_value(states)
-    target = lambda_return(rewards[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
-    entropy = self.actor(states[:-2].detach()).entropy()
-    loss = actor_loss(target, self.config.discount, entropy, self.entropy_scale)
+    discount = imagined.trajectory.discount(self.config.discount)
+    target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
+    policy = self.actor(states[:-1].detach())
+    entropy = policy.entropy()[:-1]
+    loss = actor_loss(target, discount, entropy, self.entropy_scale)
     metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
     if self.entropy_in_critic:
         target = with_entropy(target, entropy, self.entropy_scale)
-    critic_loss = self.critic.loss(states, target)
+    critic_loss = self.critic.loss(states, target, discount)
     metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
     self.critic.refresh_slow()
     return metrics | {
         "actor_loss": loss.detach(),
         "critic_loss": critic_loss.detach(),
-        "reward": rewards.detach().mean(),
+        "reward": reward.detach().mean(),
         "value": value.detach().mean(),
-        "action_std": torch.stack(stds).mean(),
+        "action_std": policy.std.detach().mean(),
     }
 
 
@@ -161,7 +150,7 @@ def learn_controller(
     self: MetaController, model: WorldModel, start: LatentState, draws: Draws, optimisers: dict[str, Optimiser]
 ) -> dict[str, Tensor]:
     """Imagine; then the choice of skill once more in all imagined states."""
-    discount, chosen = self.config.discount, list[Tensor]()
+    chosen = list[Tensor]()
 
     def policy(feat: Tensor, t: int) -> Tensor:
         probs = Categorical(logits=self.actor(feat)).probs
@@ -169,7 +158,8 @@ def learn_controller(
         action = self.executor(torch.cat([feat, F.one_hot(chosen[-1], self.skills).to(feat.dtype)], -1))
         return action.sample(draws.action_noise(action.mean))
 
-    trajectory = imagine(model.rssm, start, policy, self.config.horizon, draws)
+    trajectory = imagine(model, start, policy, self.config.horizon, draws)
+    discount = trajectory.discount(self.config.discount)
     reward = self.reward_norm(model.reward(trajectory.feat))
     value = self.critic.slow_value(trajectory.feat)
     target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
@@ -183,7 +173,7 @@ def learn_controller(
         executor_loss = actor_loss(target, discount, bonus, 0.0)
         metrics["executor_grad_norm"] = optimisers["executor"].step(executor_loss)
         metrics["executor_loss"] = executor_loss.detach()
-    critic_loss = self.critic.loss(trajectory.feat, target)
+    critic_loss = self.critic.loss(trajectory.feat, target, discount)
     metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
     self.critic.refresh_slow()
     return metrics | {
@@ -242,8 +232,8 @@ def plain_pieces(*, same_draws: bool = False) -> Iterator[None]:
             (NormedGRUCell, "forward", gru_cell),
             (nn.functional, "elu_", F.elu),
             (RSSM, "observe", observe),
-            (RSSM, "_draw", draw),
-            (world_model, "categorical_kl", categorical_kl),
+            (CategoricalLatents, "sample", sample),
+            (CategoricalLatents, "kl", kl),
             *((place, "unit_normal_nll", unit_normal_nll) for place in (actor_critic, lbs, world_model)),
             (ClampedNormal, "sample", action_sample),
             (ClampedNormal, "entropy", action_entropy),

@@ -16,7 +16,7 @@ import numpy as np
 from reporting import describe_machine
 
 from urlbench.core.identity import config_hash, job_id
-from urlbench.core.types import Job, JobSpec
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.runs.store import RunStore
 from urlbench.suites.dmc.urlb_states import SUITE
 

@@ -8,7 +8,7 @@ import torch
 from toy_runs import PLUGIN, assert_same_run, run
 
 from urlbench.core import registry
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore
 

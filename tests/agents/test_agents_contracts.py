@@ -176,6 +176,19 @@ def test_every_preset_resolves(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
+def test_finetuning_starts_from_nothing_where_a_suite_has_no_pretraining(name: str) -> None:
+    where = factory.context(ends_early=True, repeat=2)
+    agent = registry.load_agent(name).build(where, factory.smoke_config(name)).for_finetuning(where)
+    actor = agent.actor(evaluation=False, seed=0)
+    for step in (0, 100_000):  # before and after skills are chosen
+        actor.before_step(step)
+        for seed in range(2):
+            given = factory.padded(batch_for(agent, seed=seed), (5, 3, 4))
+            assert all(math.isfinite(float(value)) for value in agent.update(given).values())
+        assert np.isfinite(play(actor, "states", first=0, steps=2)).all()
+
+
+@pytest.mark.parametrize("name", AGENTS)
 def test_finetuning_starts_afresh_but_for_what_was_learned(name: str) -> None:
     pretrained = factory.build(name)
     pretrained.update(batch_for(pretrained))
@@ -184,3 +197,19 @@ def test_finetuning_starts_afresh_but_for_what_was_learned(name: str) -> None:
     assert same(tuned[0].state_dict(), tuned[1].state_dict())
     tuned[0].update(batch_for(tuned[0], seed=1))
     assert same(before, pretrained.state_dict())
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_going_on_with_another_task_keeps_what_was_learned(name: str) -> None:
+    agent = build(name, "states", "finetune")
+    batch = batch_for(agent)
+    agent.update(batch)
+    learned = deepcopy(agent.state_dict())
+    moved = agent.for_transfer(factory.context())
+    state = moved.state_dict()
+    assert state.keys() == learned.keys()
+    # Choreographer waits for a reward of the new task.
+    assert {key for key in state if not same(state[key], learned[key])} <= {"smoothing"}
+    assert state.get("smoothing", True)
+    moved.update(batch)
+    play(moved.actor(evaluation=False, seed=0), "states", first=0, steps=2)

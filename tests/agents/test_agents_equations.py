@@ -13,9 +13,10 @@ from urlbench.agents.common.actor_critic import StreamNorm, actor_loss, discount
 from urlbench.agents.common.distributions import ClampedNormal, categorical_kl, onehot, unit_normal_nll
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.knn_entropy import knn_entropy
+from urlbench.agents.common.latents import CategoricalLatents
 from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
 from urlbench.agents.common.rssm import RSSM
-from urlbench.agents.common.world_model import WorldModel, clip_reward, kl_balance, preprocess
+from urlbench.agents.common.world_model import WorldModel, clip_reward, kl_loss, preprocess
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +93,7 @@ def test_kl_against_torch() -> None:
 
 def test_the_balance_splits_the_gradient_of_the_kl() -> None:
     post, prior = torch.randn(2, 3, 4, requires_grad=True), torch.randn(2, 3, 4, requires_grad=True)
-    loss, kl = kl_balance(post, prior, 0.8, 0.0)
+    loss, kl = kl_loss(CategoricalLatents(*post.shape[-2:]), post, prior, balance=0.8, free_nats=0.0)
     whole = torch.autograd.grad(categorical_kl(post, prior).mean(), (post, prior))
     balanced = torch.autograd.grad(loss, (post, prior))
     torch.testing.assert_close(loss, kl.mean())
@@ -131,7 +132,7 @@ def test_straight_through_is_one_hot_with_the_probabilities_gradient() -> None:
 
 
 def test_a_first_entry_forgets_what_came_before() -> None:
-    rssm = RSSM(4, 2, deter=3, hidden=5, variables=2, classes=2)
+    rssm = RSSM(4, 2, deter=3, hidden=5, latents=CategoricalLatents(2, 2))
     draws = Draws(0)
     draws.latent = lambda probs: probs.argmax(-1)  # type: ignore[method-assign]
     action, embed, first = torch.randn(1, 6, 2), torch.randn(1, 6, 4), torch.zeros(1, 6, dtype=torch.bool)

@@ -9,7 +9,7 @@ from agent_factory import TINY, batch, same, stored, tensors
 from torch import Tensor, nn
 
 from urlbench.agents.choreographer.choreographer import Choreographer, ChoreographerFinetuning
-from urlbench.agents.choreographer.skill_objectives import skill_reward
+from urlbench.agents.choreographer.discovery import skill_reward
 from urlbench.agents.common.actor_critic import ActorCriticConfig, Critic
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.knn_entropy import knn_entropy
@@ -159,7 +159,7 @@ def test_surprise_is_learned_without_touching_the_states() -> None:
 def test_the_critics_regression_reaches_neither_states_nor_targets() -> None:
     critic = Critic(4, ActorCriticConfig(units=(8,)))
     states, target = torch.randn(3, 2, 4, requires_grad=True), torch.randn(2, 2, requires_grad=True)
-    critic.loss(states, target).backward()
+    critic.loss(states, target, 0.99).backward()
     assert states.grad is None
     assert target.grad is None
     assert all(parameter.grad is not None for parameter in critic.net.parameters())

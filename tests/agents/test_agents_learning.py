@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from agent_factory import dynamics_alone
 from torch import Tensor
 
 from urlbench.agents.choreographer.meta_controller import MetaController
 from urlbench.agents.choreographer.vq_vae import SkillAutoEncoder, SkillConfig
-from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Trajectory
+from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.lbs import LatentBayesianSurprise
 from urlbench.agents.common.networks import initialised
@@ -40,15 +41,12 @@ def closeness(feat: Tensor) -> Tensor:
 
 
 def test_an_actor_critic_learns_to_reach_the_origin() -> None:
-    plane, draws = Plane(), Draws(0)
+    plane, draws, rewards = Plane(), Draws(0), list[float]()
     agent = initialised(lambda: ActorCritic(3, 2, CONFIG), 0)
     optimisers = agent.make_optimisers(OptimiserConfig())
-    rewards = [
-        float(
-            agent.learn(plane, plane.start(i), lambda t: closeness(t.feat), draws, optimisers)["reward"]  # type: ignore[arg-type]
-        )
-        for i in range(150)
-    ]
+    for i in range(150):
+        imagined = agent.imagine(dynamics_alone(plane), plane.start(i), draws)
+        rewards.append(float(agent.learn(imagined, closeness(imagined.trajectory.feat), optimisers)["reward"]))
     # Untrained policies get -0.7 to -0.4; the best one reaches the origin after 4 of 8 steps.
     assert rewards[0] < -0.4
     assert np.mean(rewards[-10:]) > 0.3
@@ -63,12 +61,10 @@ def test_a_skill_conditioned_actor_learns_one_behaviour_a_skill() -> None:
     for i in range(300):
         start = plane.start(i)
         skill = torch.arange(len(start.deter)) % 2
-
-        def reward(trajectory: Trajectory, skill: Tensor = skill) -> Tensor:
-            return -(trajectory.deter - goals[skill]).norm(dim=-1)
-
         onehot = torch.nn.functional.one_hot(skill, 2).float()
-        rewards.append(float(agent.learn(plane, start, reward, draws, optimisers, skill=onehot)["reward"]))  # type: ignore[arg-type]
+        imagined = agent.imagine(dynamics_alone(plane), start, draws, onehot)
+        reward = -(imagined.trajectory.deter - goals[skill]).norm(dim=-1)
+        rewards.append(float(agent.learn(imagined, reward, optimisers)["reward"]))
     # One behaviour for both skills cannot do better than stay between the goals, 1.5 from each.
     assert np.mean(rewards[:10]) < -1.8
     assert np.mean(rewards[-10:]) > -1.2
@@ -78,6 +74,9 @@ class PlaneModel:
     """What a meta-controller asks of a world model."""
 
     rssm = Plane()
+
+    def continues(self, feat: Tensor) -> None:
+        """Episodes never end early."""
 
     def reward(self, feat: Tensor) -> Tensor:
         return closeness(feat)

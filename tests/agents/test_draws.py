@@ -4,7 +4,7 @@ import torch
 from agent_factory import stored
 
 from urlbench.agents.common.draws import Draws
-from urlbench.agents.common.skill_schedule import SkillSchedule
+from urlbench.agents.common.skills import SkillSchedule
 
 
 def test_draws_follow_the_probabilities() -> None:

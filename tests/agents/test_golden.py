@@ -20,6 +20,10 @@ NOT_OURS = {
     "image_preproc": {"discount"},
     "icm": {"dreamer_loss"},
     "dreamer_icm": {f"grad_bwd_l{layer}_{part}" for layer in (0, 1) for part in "wb"},
+    "dreamerv1_rssm": {"prior_stoch"},
+    "cem_skill_plan": {"values"},
+    "skimo_plan": {"values"},
+    "tdmpc_plan": {"values"},
     "rnd": {"bn_running_mean", "bn_running_var"},
 }
 

@@ -16,12 +16,15 @@ from urlbench.core.config import flatten, plain_values, pretraining_of, resolve_
 from urlbench.core.durable import read_jsonl
 from urlbench.core.identity import canonical_json
 from urlbench.core.interfaces import Agent
-from urlbench.core.types import JobSpec, ObservationKind, Spec
+from urlbench.core.jobs import JobSpec
+from urlbench.core.types import ObservationKind, Spec
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore
 from urlbench.training.checkpoint import snapshot_digest
 
-AGENTS = [name for name in sorted(registry.names("agent")) if registry.load_agent(name).pretrains]
+# Other tests may have registered agents of their own.
+OWN = sorted(name for name, entry in registry._AGENTS.items() if entry.origin == "urlbench")
+AGENTS = [name for name in OWN if registry.load_agent(name).pretrains]
 SHARERS = ("choreographer", "choreographer-single-skill", "choreographer-zero-shot")
 # So many updates that the toy suite's few frames are enough.
 WORLD_MODEL = {

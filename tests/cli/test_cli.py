@@ -17,7 +17,7 @@ from toy_runs import PLUGIN
 from urlbench import __version__
 from urlbench.cli import app as cli
 from urlbench.cli.overview import read_overview
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore
 

@@ -23,8 +23,9 @@ from urlbench.agents.ddpg.proto import neighbour_distance
 from urlbench.core import precision, registry
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Precision
+from urlbench.core.jobs import Plan
 from urlbench.core.precision import check_effect, many_rows, products_in, set_products
-from urlbench.core.types import Phase, Plan
+from urlbench.core.types import Phase
 from urlbench.local.executor import default_options
 from urlbench.local.run import run_plan
 from urlbench.runs.plan import PlanRequest, make_plan

@@ -15,7 +15,7 @@ from urlbench.cli.app import app
 from urlbench.core.durable import append_jsonl
 from urlbench.core.errors import IncompleteError, UserError
 from urlbench.core.identity import job_id
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.exports import export as module
 from urlbench.exports.export import export
 from urlbench.results.cells import collect

@@ -12,7 +12,7 @@ from processes import signalled
 from toy_runs import PLUGIN
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import Plan
+from urlbench.core.jobs import Plan
 from urlbench.local import executor as executor_module
 from urlbench.local.executor import (
     Executor,

@@ -74,6 +74,13 @@ def test_a_folder_imports_only_from_those_above_it(module: str) -> None:
         assert (own, folder(name)) not in STRANGERS, f"{module} imports {name}"
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("agents.")])
+def test_families_of_agents_share_only_what_is_common(module: str) -> None:
+    family = module.split(".")[1]
+    for name in own_modules(imported(TREES[module])):
+        assert not name.startswith("agents.") or name.split(".")[1] in ("common", family), f"{module} imports {name}"
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     left = {name: own_modules(imported(tree)) - {name} for name, tree in TREES.items()}
     while free := [name for name, needs in left.items() if not needs & left.keys()]:

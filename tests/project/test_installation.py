@@ -3,10 +3,10 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from packaging.requirements import Requirement
@@ -29,12 +29,12 @@ SUITES = [registry.load_suite(name) for name, entry in registry._SUITES.items() 
 ASKED = {canonicalize_name(one.name): one for suite in SUITES for one in map(Requirement, suite.requirements)}
 
 
-def run(*command: str | Path, tools: Path | None = None, text: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, tools: Path | None = None, text: str | None = None) -> CompletedProcess[str]:
     """Run a command with the machine's own index, but with no list of versions."""
     environment = {name: value for name, value in os.environ.items() if "CONSTRAINT" not in name}
     if tools is not None:
         environment["PYTHONPATH"] = str(tools)
-    return run_program(command, input=text, env=environment)
+    return run_program(list(map(str, command)), input=text, env=environment)
 
 
 def test_the_suites_and_the_package_ask_for_the_same_versions() -> None:

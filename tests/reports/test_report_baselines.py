@@ -12,8 +12,8 @@ from urlbench.baselines.frozen import freeze
 from urlbench.baselines.library import store
 from urlbench.core.errors import IncompleteError, UserError
 from urlbench.core.identity import config_hash, job_id
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.core.registry import load_suite
-from urlbench.core.types import Job, JobSpec
 from urlbench.reports import figures
 from urlbench.reports.report import make_report
 from urlbench.results.cells import collect

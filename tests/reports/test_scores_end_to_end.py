@@ -36,7 +36,7 @@ FORMATS = ("md", "html", "latex", "csv", "svg")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _registered() -> None:
+def _registered(registry_of_the_file: None) -> None:
     for plugin in PLUGINS:
         load_plugin(plugin)
 

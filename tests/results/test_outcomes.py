@@ -23,7 +23,7 @@ SUBTASKS = Suite.model_validate(PLAIN | {"name": "toy-parts", "score": "subtasks
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _registered() -> None:
+def _registered(registry_of_the_file: None) -> None:
     for suite in (SUCCESS, SUBTASKS):
         register_suite(suite)
 

@@ -22,7 +22,8 @@ from synthetic_searches import (
 
 from urlbench.core.errors import IncompleteError, UserError
 from urlbench.core.identity import job_id
-from urlbench.core.types import Job, Suite
+from urlbench.core.jobs import Job
+from urlbench.core.types import Suite
 from urlbench.results.cells import collect
 from urlbench.results.problems import Problem
 from urlbench.results.selection import Selection

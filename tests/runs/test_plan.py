@@ -11,7 +11,8 @@ from urlbench.core import registry
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, config_hash, job_id
 from urlbench.core.interfaces import Agent, AgentContext, AgentSpec
-from urlbench.core.types import Domain, JobSpec, Normaliser, Protocol, Spec, Suite, Task
+from urlbench.core.jobs import JobSpec
+from urlbench.core.types import Domain, Normaliser, Protocol, Spec, Suite, Task
 from urlbench.runs.plan import PlanRequest, format_frames, make_plan, parse_frames, parse_seeds, pretraining_lines
 
 TASKS = {"ant_run": "ant", "ant_jump": "ant", "fish_swim": "fish"}

@@ -10,7 +10,7 @@ from slurm_fakes import FakeSlurm, fake_slurm, put, toy_plan
 from toy_runs import PLUGIN
 
 from urlbench.cli.overview import read_overview
-from urlbench.core.types import Job, Plan
+from urlbench.core.jobs import Job, Plan
 from urlbench.local import run as run_command
 from urlbench.runs.store import RunDirectory
 from urlbench.slurm import control

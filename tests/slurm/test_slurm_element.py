@@ -14,7 +14,7 @@ from processes import finish, run_program, signalled, started
 from slurm_fakes import DIGEST, profile, put, toy_plan
 from toy_runs import PLUGIN, Hold, count_starts
 
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.local.executor import ExecutorOptions
 from urlbench.runs.manifest import SNAPSHOT_FILE
 from urlbench.runs.store import RunDirectory

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 from slurm_fakes import toy_plan
 
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.slurm.grouping import ArrayPlan, Dependency, Place, group
 
 

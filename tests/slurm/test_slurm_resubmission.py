@@ -14,7 +14,7 @@ from slurm_fakes import CODE, DIGEST, FakeSlurm, fake_slurm, profile, put, toy_p
 from submitit.helpers import DelayedSubmission
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.runs.store import RunDirectory
 from urlbench.slurm.grouping import ArrayPlan
 from urlbench.slurm.records import ArrayRecord, Records, record_of

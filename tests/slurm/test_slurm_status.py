@@ -8,7 +8,7 @@ from command_line import Command
 from slurm_fakes import FakeSlurm, fake_slurm, profile, put, toy_plan
 
 from urlbench.cli.overview import Overview, RunStatus, format_overview, read_overview
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.runs.store import RunDirectory
 from urlbench.slurm.grouping import ArrayPlan
 from urlbench.slurm.records import Records, record_of

@@ -11,7 +11,7 @@ from slurm_fakes import CODE, DIGEST, FIRST_ID, FakeSlurm, fake_slurm, profile, 
 from submitit.helpers import DelayedSubmission
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.slurm.grouping import ArrayPlan, Dependency
 from urlbench.slurm.profile import Resources
 from urlbench.slurm.records import NAME_PREFIX, ArrayRecord, Records, record_of

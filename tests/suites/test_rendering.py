@@ -15,8 +15,8 @@ from graphics import needs_renderer
 from processes import run_program
 
 from urlbench.core.errors import UserError
+from urlbench.core.jobs import Plan
 from urlbench.core.machine import visible_gpus
-from urlbench.core.types import Plan
 from urlbench.local.executor import Executor, ExecutorOptions
 from urlbench.suites import rendering
 from urlbench.suites.rendering import Backend, Renderer, choose_backend, imported_without_graphics

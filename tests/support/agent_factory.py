@@ -1,7 +1,8 @@
 """Agents, contexts and batches for the tests of agents: tiny, and the same for the same arguments."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import Tensor
 from urlbench.agents.choreographer.choreographer import ChoreographerConfig
 from urlbench.agents.choreographer.vq_vae import SkillConfig
 from urlbench.agents.common.actor_critic import ActorCriticConfig
+from urlbench.agents.common.finetuning import Finetuning
 from urlbench.agents.common.world_model import WorldModelConfig
-from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.core import registry
 from urlbench.core.config import resolve_config
 from urlbench.core.interfaces import Actor, Agent, AgentContext, Array
@@ -60,16 +61,29 @@ def tiny(name: str, **changes: Any) -> Any:
 
 def settled(agent: Agent) -> Agent:
     """The fine-tuning agent, with a skill chosen if it has skills."""
-    if isinstance(agent, SkilledFinetuning):
-        assert agent.skills is not None
+    if isinstance(agent, Finetuning) and agent.skills is not None:
         agent.chosen_skill = torch.eye(agent.skills.dim)[0]
     return agent
 
 
-def context(kind: ObservationKind = "states", *, seed: int = 0, collects: bool = True, repeat: int = 1) -> AgentContext:
+def dynamics_alone(rssm: Any) -> Any:
+    """A world model of these dynamics, as imagination sees it, whose episodes never end."""
+    return SimpleNamespace(rssm=rssm, continues=lambda feat: None)
+
+
+def context(
+    kind: ObservationKind = "states",
+    *,
+    seed: int = 0,
+    collects: bool = True,
+    repeat: int = 1,
+    ends_early: bool = False,
+) -> AgentContext:
     """Where a tiny agent lives: 5 numbers or an image to see, 2 actions."""
     shape = (5,) if kind == "states" else (3, 64, 64)
-    return AgentContext(kind, shape, action_dim=2, action_repeat=repeat, seed=seed, collects=collects)
+    return AgentContext(
+        kind, shape, action_dim=2, action_repeat=repeat, seed=seed, collects=collects, ends_early=ends_early
+    )
 
 
 def smoke_config(name: str) -> Spec:
@@ -109,6 +123,23 @@ def batch(
     for name, (dim,) in (recorded or {}).items():
         arrays[name] = np.eye(dim, dtype=np.float32)[rng.integers(dim, size=(size, length))]
     return {name: aligned(array) for name, array in arrays.items()}
+
+
+def padded(arrays: Mapping[str, Array], lengths: Sequence[int]) -> dict[str, Array]:
+    """The batch as if its episodes had terminated after so many entries: zeros behind them."""
+    time = np.arange(arrays["reward"].shape[1])
+    mask = time < np.array(lengths)[:, None]
+    discount = np.where(time == np.array(lengths)[:, None] - 1, 0, arrays["discount"]).astype(np.float32)
+    return filled({**arrays, "discount": discount, "mask": mask}, lambda array: np.zeros_like(array))
+
+
+def filled(arrays: Mapping[str, Array], padding: Callable[[Array], Array]) -> dict[str, Array]:
+    """The batch with other padding, made of what is there now."""
+    behind = ~arrays["mask"]
+    changed = {name: array.copy() for name, array in arrays.items()}
+    for name in changed.keys() - {"mask", "is_first"}:
+        changed[name][behind] = padding(changed[name][behind])
+    return {name: aligned(array) for name, array in changed.items()}
 
 
 def batch_for(agent: Agent, kind: ObservationKind = "states", **options: Any) -> dict[str, Array]:

@@ -14,13 +14,12 @@ from urlbench.agents.choreographer.choreographer import (
     Choreographer,
     ChoreographerConfig,
     ChoreographerFinetuning,
-    ExplorationActor,
-    SkilledActor,
+    MetaActor,
 )
 from urlbench.agents.choreographer.vq_vae import SkillConfig
 from urlbench.agents.common.actor_critic import ActorCriticConfig
-from urlbench.agents.common.learner import LatentActor
-from urlbench.agents.common.skill_schedule import SkillSchedule
+from urlbench.agents.common.latent_actor import LatentActor
+from urlbench.agents.common.skills import SkillSchedule
 from urlbench.agents.common.world_model import WorldModelConfig
 from urlbench.core.interfaces import AgentContext, Batch, Schedule, TimeStep
 from urlbench.episodes.replay import Replay
@@ -150,10 +149,11 @@ def _situation(
     codes = tuned.config.skills.codes
     observation = np.zeros(5, np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
     noise = torch.full((1, 2), 0.01)
-    actor: LatentActor
     if not finetuning:
-        actor = ExplorationActor(pretrained, GivenDraws(noise=[noise]), evaluation=bool(evaluation))
-        with mock.patch.object(actor, "_actor", wraps=actor._actor) as called:
+        actor = pretrained.actor(evaluation=bool(evaluation), seed=0)
+        assert isinstance(actor, LatentActor)
+        actor._draws = GivenDraws(noise=[noise])
+        with mock.patch.object(actor, "_policy", wraps=actor._policy) as called:
             actor.begin_episode()
             action = actor.act(observation, step)
         with torch.no_grad():
@@ -168,7 +168,7 @@ def _situation(
         def skill(self, probs: Tensor) -> Tensor:
             return next(self._skills) if not logits else logits[0].argmin(-1)
 
-    actor = SkilledActor(tuned, Other(noise=[noise], skills=[random_skill]), evaluation=bool(evaluation))
+    actor = MetaActor(tuned, Other(noise=[noise], skills=[random_skill]), evaluation=bool(evaluation))
     choose = actor._chooser
 
     def note_logits(feat: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def _situation(
         return logits[-1]
 
     with (
-        mock.patch.object(actor, "_executor", wraps=actor._executor) as called,
+        mock.patch.object(actor, "_policy", wraps=actor._policy) as called,
         mock.patch.object(actor, "_chooser", note_logits),
     ):
         actor.begin_episode()

@@ -8,12 +8,13 @@ from golden_recording import Recording, RecordingOptimiser, linear, mlp_names, p
 from torch import Tensor, nn
 
 from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Trajectory, actor_loss, lambda_return
+from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.networks import MLP, ConvEncoder
 from urlbench.agents.common.optimiser import OptimiserConfig
 from urlbench.agents.common.rssm import LatentState
 from urlbench.agents.common.world_model import WorldModelLoss
+from urlbench.agents.common.world_model_learner import BehaviourLearner
 from urlbench.agents.dreamer.aps import APSConfig, SolvedTask, SuccessorCritic, SuccessorReward
-from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor
 from urlbench.agents.dreamer.diayn import DIAYNConfig, ScoredSkill, SkillDiscriminator, skill_scores
 from urlbench.agents.dreamer.icm import Curiosity, ICMConfig
 from urlbench.agents.dreamer.plan2explore import Disagreement, P2EConfig
@@ -218,7 +219,7 @@ def check_dreamer_aps(data: Recording) -> None:
     data.compare("target", target)
     data.compare("actor_loss", loss)
     data.compare("grad_feat", torch.autograd.grad(loss, feat)[0])
-    data.compare("critic_loss", critic.loss(states, target))
+    data.compare("critic_loss", critic.loss(states, target, gamma))
 
     feat = data["in_ft_feat"]
     post = LatentState(feat.unsqueeze(-2), feat[..., :0], feat.unsqueeze(-2))
@@ -245,7 +246,7 @@ def compare_dreamer_schedules(data: Recording) -> None:
             draw=lambda draws, like, numbers=numbers: torch.full_like(like, next(numbers))
         )
         actor = agent.actor(evaluation=False, seed=0)
-        assert isinstance(actor, DreamerActor)
+        assert isinstance(actor, PolicyActor)
         acting: list[int] = []
         stored: list[int] = []
         for step in range(len(data.arrays[f"out_dreamer_{name}_acting"])):
@@ -261,6 +262,6 @@ def compare_dreamer_schedules(data: Recording) -> None:
         data.compare(f"dreamer_{name}_stored", stored)
 
 
-def _number(actor: DreamerActor) -> int:
+def _number(actor: PolicyActor) -> int:
     assert actor.skill is not None
     return int(actor.skill[0, 0])

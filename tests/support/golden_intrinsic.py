@@ -18,7 +18,7 @@ from urlbench.agents.ddpg.cic import CICConfig, ContrastiveControl
 from urlbench.agents.ddpg.diayn import DIAYNConfig, SkillDiscriminator
 from urlbench.agents.ddpg.disagreement import Disagreement, DisagreementConfig
 from urlbench.agents.ddpg.icm import Curiosity, ICMConfig, InverseDynamics
-from urlbench.agents.ddpg.learner import IntrinsicReward
+from urlbench.agents.ddpg.pretraining import IntrinsicReward
 from urlbench.agents.ddpg.proto import ProtoConfig, Prototypes
 from urlbench.agents.ddpg.rnd import RandomNetworkDistillation, RNDConfig
 from urlbench.agents.ddpg.smm import SMMConfig, StateMarginalMatching

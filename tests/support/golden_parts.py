@@ -29,10 +29,11 @@ from urlbench.agents.common.distributions import (
     unit_normal_nll,
 )
 from urlbench.agents.common.knn_entropy import KnnReward, knn_entropy
+from urlbench.agents.common.latents import CategoricalLatents
 from urlbench.agents.common.lbs import LatentBayesianSurprise
 from urlbench.agents.common.networks import ConvDecoder, ConvEncoder
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.world_model import clip_reward, kl_balance, preprocess
+from urlbench.agents.common.world_model import clip_reward, kl_loss, preprocess
 
 
 def check_lambda_return(data: Recording) -> None:
@@ -47,14 +48,14 @@ def check_lambda_return(data: Recording) -> None:
 
 def check_kl_balance(data: Recording) -> None:
     post, prior = data["in_post_logits"].requires_grad_(), data["in_prior_logits"].requires_grad_()
-    balance, free_nats = data.hp("balance"), data.hp("free_nats")
-    loss, kl = kl_balance(post, prior, balance, free_nats)
+    balance, free_nats, latents = data.hp("balance"), data.hp("free_nats"), CategoricalLatents(*post.shape[-2:])
+    loss, kl = kl_loss(latents, post, prior, balance=balance, free_nats=free_nats)
     data.compare("loss", loss)
     data.compare("kl", kl)
     for name, gradient in zip(("post", "prior"), torch.autograd.grad(loss, (post, prior)), strict=True):
         data.compare(f"grad_{name}", gradient)
     low = data.hp("low_scale")
-    loss, kl = kl_balance(post * low, prior * low, balance, free_nats)
+    loss, kl = kl_loss(latents, post * low, prior * low, balance=balance, free_nats=free_nats)
     data.compare("low_loss", loss)
     data.compare("low_kl", kl)
     assert not any(gradient.any() for gradient in torch.autograd.grad(loss, (post, prior)))
@@ -205,7 +206,7 @@ def check_gru_cell(data: Recording) -> None:
 
 def _compare_state(data: Recording, prefix: str, state: LatentState) -> None:
     data.compare(f"{prefix}_deter", state.deter)
-    data.compare(f"{prefix}_logit", state.logits)
+    data.compare(f"{prefix}_logit", state.params)
     data.compare(f"{prefix}_stoch", state.stoch)
 
 
@@ -219,12 +220,12 @@ def check_rssm_step(data: Recording) -> None:
     _compare_state(data, "post", post)
     data.compare("feat", post.feat)
     data.compare("prior_deter", post.deter)
-    data.compare("prior_logit", rssm.prior_logits(post.deter))
+    data.compare("prior_logit", rssm.prior(post.deter))
     actions = data["in_seq_action"]
     posts, priors = rssm.observe(actions, data["in_seq_embed"], data["in_seq_is_first"], draws)
     _compare_state(data, "seq_post", posts)
     data.compare("seq_prior_deter", priors.deter)
-    data.compare("seq_prior_logit", priors.logits)
+    data.compare("seq_prior_logit", priors.params)
     state, states = LatentState(*(part[:, -1] for part in posts)), []
     for t in range(actions.shape[1]):
         state = rssm.imagine_step(state, actions[:, t], draws)
@@ -253,16 +254,16 @@ def check_imagine_weights(data: Recording) -> None:
         data.compare(f"{who}_value", value)
         data.compare(f"{who}_target", target)
         data.compare(f"{who}_actor_loss", loss)
-        data.compare(f"{who}_critic_loss", critic.loss(seen, target))
+        data.compare(f"{who}_critic_loss", critic.loss(seen, target, gamma))
         grad_feat, grad_reward = torch.autograd.grad(loss, (feat, reward), retain_graph=True)
         data.compare(f"{who}_grad_feat", grad_feat)
         data.compare(f"{who}_grad_reward", grad_reward)
         data.compare(f"{who}_entropy", entropy)
         data.compare(f"{who}_actor_loss_ent", actor_loss(target, gamma, entropy, eta))
-        data.compare(f"{who}_critic_loss_ent_clean", critic.loss(seen, target))
+        data.compare(f"{who}_critic_loss_ent_clean", critic.loss(seen, target, gamma))
         leaked = with_entropy(target, entropy, eta)
         data.compare(f"{who}_critic_target_ent", leaked)
-        data.compare(f"{who}_critic_loss_ent", critic.loss(seen, leaked))
+        data.compare(f"{who}_critic_loss_ent", critic.loss(seen, leaked, gamma))
     _check_meta(data, gamma, lambda_, eta)
 
 
@@ -288,7 +289,7 @@ def _check_meta(data: Recording, gamma: float, lambda_: float, eta: float) -> No
     grad_feat, grad_reward = torch.autograd.grad(low, (feat, reward), retain_graph=True)
     data.compare("meta_low_grad_feat", grad_feat)
     data.compare("meta_low_grad_reward", grad_reward)
-    data.compare("meta_critic_loss", critic.loss(feat, target))
+    data.compare("meta_critic_loss", critic.loss(feat, target, gamma))
     published = ChoreographerConfig().meta_entropy
     data.compare("meta_high_loss_published_ent", meta_actor_loss(log_prob, entropy, target, value, gamma, published))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from urlbench.agents.common.distributions import NormalPolicy
 from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.latents import CategoricalLatents
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.rssm import RSSM, NormedGRUCell
@@ -136,8 +137,7 @@ class Recording:
             inputs - variables * classes,
             deter=deter,
             hidden=hidden,
-            variables=variables,
-            classes=classes,
+            latents=CategoricalLatents(variables, classes),
         )
         names = rssm_names(module)
         wanted = {name: names[name] for name in self.names(f"w_{prefix}") if name in names}

@@ -11,6 +11,7 @@ import golden_ddpg as ddpg
 import golden_dreamer as dreamer
 import golden_intrinsic as intrinsic
 import golden_parts as parts
+import golden_skills as skills
 import golden_updates as updates
 import torch
 from golden_recording import Recording
@@ -65,6 +66,10 @@ CHECKERS: dict[str, Callable[[Recording], None]] = {
     "dreamer_rnd": dreamer.check_dreamer_rnd,
     "dreamer_diayn": dreamer.check_dreamer_diayn,
     "dreamer_aps": dreamer.check_dreamer_aps,
+    "cem_skill_plan": skills.check_cem_skill_plan,
+    "skimo_plan": skills.check_skimo_plan,
+    "tdmpc_plan": skills.check_tdmpc_plan,
+    "dreamerv1_rssm": skills.check_dreamerv1_rssm,
 }
 
 PRECISIONS = {"float64": (torch.float64, "tol64"), "float32": (torch.float32, "tol32")}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from unittest import mock
 
 import torch
+from agent_factory import dynamics_alone
 from golden_recording import (
     GivenDraws,
     Recording,
@@ -16,8 +17,8 @@ from golden_recording import (
 )
 from torch import Tensor, nn
 
+from urlbench.agents.choreographer.discovery import skill_reward
 from urlbench.agents.choreographer.meta_controller import MetaController
-from urlbench.agents.choreographer.skill_objectives import skill_reward
 from urlbench.agents.choreographer.vq_vae import SkillAutoEncoder, SkillConfig
 from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Trajectory
 from urlbench.agents.common.lbs import LatentBayesianSurprise
@@ -108,7 +109,7 @@ def check_wm_loss(data: Recording) -> None:
     for name in ("kl_loss", "observation_loss", "reward_loss"):
         data.compare(name, result.metrics[name])
     data.compare("kl", result.kl)
-    data.compare("post_logit", result.post.logits)
+    data.compare("post_logit", result.post.params)
     data.compare("post_deter", result.post.deter)
     data.compare("post_stoch", result.post.stoch)
     data.compare("feat", result.post.feat)
@@ -118,7 +119,7 @@ def check_wm_loss(data: Recording) -> None:
 
     model, named = _recorded_world_model(data, reward_shapes_model=True)
     _, prior = model.rssm.observe(batch["action"], model.embed(batch["observation"]), batch["is_first"], GivenDraws())
-    data.compare("prior_logit", prior.logits)
+    data.compare("prior_logit", prior.params)
     optimiser = RecordingOptimiser(model.parameters(), WorldModelConfig().lr, OptimiserConfig())
     norm = optimiser.step(model.loss(batch, GivenDraws()).loss)
     data.compare_all("both_grad_", optimiser.named_gradients(named))
@@ -183,7 +184,9 @@ def _check_actor_critic(
         return rewards
 
     with mock.patch.object(agent.critic, "loss", wraps=agent.critic.loss) as critic_loss:
-        agent.learn(rssm, start, compared_reward, GivenDraws(noise=drawn(data["in_noise"])), optimisers, skill=skill)
+        draws = GivenDraws(noise=drawn(data["in_noise"]))
+        imagined = agent.imagine(dynamics_alone(rssm), start, draws, skill)
+        agent.learn(imagined, compared_reward(imagined.trajectory), optimisers)
     data.compare("reward_normed", normed[0])
     data.compare("target", critic_loss.call_args.args[1])
     for name, parameters in (("actor", actor), ("critic", critic)):
@@ -250,7 +253,7 @@ def check_imagine_meta(data: Recording) -> None:
         mock.patch.object(rssm, "imagine_step", wraps=rssm.imagine_step) as steps,
     ):
         controller.learn(model, start, draws, optimisers)
-    feat, target = critic_loss.call_args.args
+    feat, target, _ = critic_loss.call_args.args
     data.compare("feat", feat)
     data.compare("target", target)
     _compare_actions(data, torch.stack([call.args[1] for call in steps.call_args_list]))

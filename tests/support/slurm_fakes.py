@@ -8,7 +8,7 @@ import pytest
 from registration import forgotten
 from toy_runs import PLUGIN
 
-from urlbench.core.types import Job, Plan
+from urlbench.core.jobs import Job, Plan
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory
 from urlbench.slurm import run as run_command

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from urlbench.core.identity import config_hash, job_id
-from urlbench.core.types import Domain, Job, JobSpec, Normaliser, Protocol, Suite, Task
+from urlbench.core.jobs import Job, JobSpec
+from urlbench.core.types import Domain, Normaliser, Protocol, Suite, Task
 from urlbench.runs.store import RunDirectory, RunStore, append_jsonl, write_atomic
 
 TASKS = {"walker_walk": "walker", "walker_run": "walker", "arm_left": "arm"}

@@ -12,7 +12,8 @@ from synthetic_runs import TASKS, TOY
 
 from urlbench.core.identity import job_id
 from urlbench.core.interfaces import Array
-from urlbench.core.types import Domain, GoalSets, Job, JobSpec, Protocol, Search, Suite, Task
+from urlbench.core.jobs import Job, JobSpec
+from urlbench.core.types import Domain, GoalSets, Protocol, Search, Suite, Task
 from urlbench.runs.plan import run_path
 from urlbench.runs.store import RunDirectory, RunStore, append_jsonl, write_atomic
 

@@ -4,8 +4,7 @@ Suite `toy-states`: a point on a line is pushed by the action; the reward is hig
 `toy-pixels` it is seen as an image. `toy-search` looks for the places with agents pretrained in `toy-states`, and
 `toy-goals` for places in numbered sets. Agent `toy` learns a linear model with momentum and dropout, so weights,
 optimiser, counters and generators all matter for what comes next; `toy-cautious` starts from the same pretraining, but
-from smaller weights; `toy-fail` raises for one seed. Give this file to
-`--plugin`, or import it as a module.
+from smaller weights; `toy-fail` raises for one seed. Give this file to `--plugin`, or import it as a module.
 """
 
 import itertools
@@ -59,7 +58,16 @@ class ToyEnvironment:
         self._speed = 0.9 * self._speed + 0.1 * np.clip(action, -1, 1)
         self._position = self._position + self._speed
         self._frame += self.action_repeat
-        return self._timestep(float(np.exp(-abs(self._position[0] - self._place))))
+        return self._timestep(self.present_reward())
+
+    def physics_state(self) -> Array:
+        return np.concatenate([self._position, self._speed])
+
+    def set_physics_state(self, state: Array) -> None:
+        self._position, self._speed = state[:2].copy(), state[2:].copy()
+
+    def present_reward(self) -> float:
+        return float(np.exp(-abs(self._position[0] - self._place)))
 
     def random_state(self) -> dict[str, Any]:
         return dict(self._rng.bit_generator.state)

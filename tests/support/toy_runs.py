@@ -11,8 +11,9 @@ from processes import wait_until
 from struck import killed
 
 from urlbench.core.identity import job_id
+from urlbench.core.jobs import Job
 from urlbench.core.registry import load_plugin
-from urlbench.core.types import Job, Protocol
+from urlbench.core.types import Protocol
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore
 from urlbench.training import worker

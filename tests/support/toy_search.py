@@ -5,7 +5,7 @@ from typing import Any
 
 from toy_runs import PLUGIN, run
 
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore
 

@@ -12,8 +12,8 @@ from toy_runs import StopAt, assert_same_run, kill_until_done, run, toy_jobs, to
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Batch, Schedule
+from urlbench.core.jobs import Job
 from urlbench.core.registry import load_plugin, load_suite
-from urlbench.core.types import Job
 from urlbench.runs.store import RunDirectory, read_jsonl
 from urlbench.training.assembly import build_environment, build_untrained_agent, check_windows
 from urlbench.training.checkpoint import snapshot_path
@@ -31,6 +31,11 @@ BURSTS = (
     "agent.schedule={update_every_frames: 10, updates: 4, seed_frames: 25, catch_up: true, batches: "
     "{whole: {size: 4, length: 8}, skills: {size: 3, length: 4, stride: 4, start_every: 4, newest_steps: 30}}}",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(registry_of_the_file: None) -> None:
+    load_plugin(PLUGIN)
 
 
 def jobs(root: Path, *overrides: str) -> Runs:

@@ -18,8 +18,9 @@ from toy_search import pretrained_search
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Actor, Agent, AgentContext, Array, Environment, Schedule
+from urlbench.core.jobs import Job
 from urlbench.core.registry import load_plugin
-from urlbench.core.types import Job, Search
+from urlbench.core.types import Search
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
 from urlbench.training import worker
@@ -31,7 +32,7 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _registered() -> None:
+def _registered(registry_of_the_file: None) -> None:
     for plugin in PLUGINS:
         load_plugin(plugin)
 

@@ -14,12 +14,12 @@ from toy_runs import PLUGIN, run, with_protocol
 
 from urlbench.agents.ddpg.backbone import Backbone
 from urlbench.agents.ddpg.icm import Curiosity, ICMConfig
-from urlbench.agents.ddpg.learner import Method
+from urlbench.agents.ddpg.pretraining import Method
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core import registry
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import AgentContext
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.local.executor import Executor, ExecutorOptions
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory

@@ -13,8 +13,8 @@ from toy_runs import StopAt, assert_same_run, kill_until_done, run
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Batch
+from urlbench.core.jobs import Job
 from urlbench.core.registry import load_plugin
-from urlbench.core.types import Job
 from urlbench.episodes.datasets import Dataset
 from urlbench.episodes.replay import Replay
 from urlbench.runs.plan import PlanRequest, make_plan

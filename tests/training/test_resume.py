@@ -15,7 +15,7 @@ from struck import killed
 from toy_runs import Hold, StopAt, assert_same_run, kill_until_done, run, run_both, toy_jobs
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import Job
+from urlbench.core.jobs import Job
 from urlbench.runs.plan import PlanRequest, make_plan
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
 from urlbench.training import worker

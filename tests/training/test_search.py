@@ -15,8 +15,9 @@ from toy_search import pretrained_search, search_jobs
 from urlbench.agents.random import RandomAgent, RandomConfig
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import AgentContext, Array, GoalEnvironment, TimeStep
+from urlbench.core.jobs import Job
 from urlbench.core.seeding import derive_seed
-from urlbench.core.types import Job, Protocol, Search
+from urlbench.core.types import Protocol, Search
 from urlbench.episodes.replay import aligned
 from urlbench.runs.store import RunDirectory, read_jsonl
 from urlbench.training.assembly import build_agent, build_environment, check_budgets

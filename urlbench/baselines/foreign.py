@@ -176,7 +176,7 @@ class _Reader:
         goal_set = None if self._suite.goal_sets is None else whole("goal_set", seed)
         if goal_set is None and "goal_set" in texts:
             wrong("goal_set", f"cannot be: {self._suite.name} has no goal sets")
-        snapshot = whole("snapshot", self._protocol.snapshots[-1])
+        snapshot = whole("snapshot", self._protocol.last_snapshot)
         if snapshot not in (-1, 0, *self._protocol.snapshots):
             kept = ", ".join(map(str, self._protocol.snapshots))
             wrong("snapshot", f"is no snapshot of preset {self._preset} ({kept}; 0 for no pretraining)")

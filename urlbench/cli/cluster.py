@@ -15,7 +15,7 @@ from urlbench.cli.options import (
 from urlbench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from urlbench.core.types import Plan
+    from urlbench.core.jobs import Plan
     from urlbench.local.run import Rerun
     from urlbench.slurm.profile import Profile
 

@@ -125,7 +125,6 @@ def format_suite(suite: dict[str, Any]) -> str:
     """The text of `urlbench show suite`."""
     from urlbench.core.types import Suite
     from urlbench.results.score_kinds import scale_of
-    from urlbench.runs.plan import format_frames
 
     scale = scale_of(Suite.model_validate(suite), [task["name"] for task in suite["tasks"]])
     lines = [
@@ -137,16 +136,9 @@ def format_suite(suite: dict[str, Any]) -> str:
         *_origin(suite),
     ]
     for protocol in suite["protocols"].values():
-        snapshots = ", ".join(format_frames(count) for count in protocol["snapshots"])
-        pretraining = (
-            f"{format_frames(protocol['pretrain_frames'])} frames"
-            if protocol["pretrain_frames"]
-            else f"{format_frames(protocol['pretrain_updates'])} updates on the first "
-            f"{format_frames(protocol['data_transitions'])} transitions of a data set"
-        )
         lines += [
             f"preset {protocol['preset']}: {protocol['description']}",
-            f"  pretraining {pretraining}, snapshots at {snapshots}",
+            f"  {_pretraining(protocol)}",
             f"  {_measurement(protocol)}",
         ]
     header = {"task": "task", "domain": "domain", **{end: f"{end} return" for end in scale.ends}}
@@ -165,7 +157,10 @@ def _normaliser(suite: dict[str, Any]) -> list[str]:
 
 def _origin(suite: dict[str, Any]) -> list[str]:
     """Where the pretrainings come from, and the goal sets."""
-    lines = []
+    from urlbench.core.types import Transfer
+
+    transfers = {task["name"]: task["transfer"] for task in suite["tasks"] if task["transfer"]}
+    lines = [f"{name} {Transfer.model_validate(transfer).words}" for name, transfer in transfers.items()]
     if suite["pretrained_in"]:
         lines.append(f"starts from the pretrainings of suite {suite['pretrained_in']}, with the same preset's budget")
     if suite["collection"]:
@@ -177,6 +172,21 @@ def _origin(suite: dict[str, Any]) -> list[str]:
             f"goals within reach, by set: {reachable}; from: {sets['source']}",
         ]
     return lines
+
+
+def _pretraining(protocol: dict[str, Any]) -> str:
+    """What comes before the measurement, in words."""
+    from urlbench.runs.plan import format_frames
+
+    if not protocol["snapshots"]:
+        return "no pretraining: all agents start from nothing"
+    if protocol["pretrain_frames"]:
+        length = f"{format_frames(protocol['pretrain_frames'])} frames"
+    else:
+        transitions = format_frames(protocol["data_transitions"])
+        updates = format_frames(protocol["pretrain_updates"])
+        length = f"{updates} updates on the first {transitions} transitions of a data set"
+    return f"pretraining {length}, snapshots at {', '.join(map(format_frames, protocol['snapshots']))}"
 
 
 def _measurement(protocol: dict[str, Any]) -> str:

@@ -7,9 +7,11 @@ from typing import Literal, get_args
 
 from urlbench.core.errors import UserError
 from urlbench.core.identity import config_hash
-from urlbench.core.types import Job, Phase, Spec
+from urlbench.core.jobs import Job
+from urlbench.core.types import Phase, Spec
+from urlbench.runs.budgets import Unit
 from urlbench.runs.plan import format_frames
-from urlbench.runs.store import RunDirectory, RunStore, Unit, read_jsonl
+from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
 
 State = Literal["done", "running", "queued", "failed", "stale", "interrupted", "damaged"]
 # What files alone say of a run that the queue may know more about.
@@ -25,6 +27,7 @@ class RunStatus(Spec):
         agent: `name-config8`.
         reduced: of a reduced budget.
         parent: id of the pretraining that it starts from; None if there is none.
+        place: what it is about: a domain if it is a reward-free pretraining, else a task.
         goal_set: None in suites without.
         state: `stale` is a run whose process is gone without a word, `damaged` one with unreadable files.
         path: the run directory, relative to the runs folder.
@@ -43,6 +46,7 @@ class RunStatus(Spec):
     phase: Phase
     domain: str
     task: str
+    place: str
     snapshot: int
     parent: str | None
     goal_set: int | None
@@ -182,6 +186,7 @@ def _run_status(job: Job, directory: RunDirectory) -> RunStatus:
             "phase": spec.phase,
             "domain": spec.domain,
             "task": spec.task,
+            "place": spec.place,
             "snapshot": spec.snapshot,
             "parent": spec.parent,
             "goal_set": spec.goal_set,
@@ -262,7 +267,7 @@ def _place(run: RunStatus) -> tuple[str, bool, str, int, int]:
 def _row(run: RunStatus, *, coupled: bool) -> str:
     """The name of a run's row; `coupled` if every seed has one goal set, which has its number."""
     if run.phase == "pretrain":
-        return f"pretrain {run.domain}"
+        return f"pretrain {run.place}"
     goal_set = "" if run.goal_set is None else f" goal set {'= seed' if coupled else run.goal_set}"
     return f"{run.phase} {run.task}{goal_set}" + (f" from {format_frames(run.snapshot)}" if run.snapshot else "")
 

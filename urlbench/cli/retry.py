@@ -23,7 +23,7 @@ from urlbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from urlbench.cli.overview import Overview
-    from urlbench.core.types import Plan
+    from urlbench.core.jobs import Plan
     from urlbench.slurm.profile import Profile
 
 
@@ -75,7 +75,7 @@ def retry(
 
 def failed_jobs(root: Path, overview: "Overview") -> "Plan":
     """The failed runs among those of `overview`, and those not done that start from them."""
-    from urlbench.core.types import Plan
+    from urlbench.core.jobs import Plan
     from urlbench.runs.store import RunDirectory
 
     failed = {run.id for run in overview.runs if run.state == "failed"}

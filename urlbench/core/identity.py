@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from urlbench.core.types import JobSpec
+from urlbench.core.jobs import JobSpec
 
 
 def canonical_json(value: Any) -> str:
@@ -24,3 +25,12 @@ def job_id(spec: JobSpec) -> str:
 def config_hash(config: dict[str, Any]) -> str:
     """The first 8 hex digits of the SHA-256 of a resolved agent configuration, as used in paths and tables."""
     return _digest(config, 8)
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the values that differ between two, such as the contents of specs."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+    elif old != new:
+        yield prefix

@@ -82,8 +82,9 @@ class JudgedEnvironment(Environment, TypingProtocol):
         """Of the episode that has ended: `success`, 1 or 0, or `completed`, a number of sub-tasks, or both."""
 
 
+@runtime_checkable
 class PhysicsEnvironment(Environment, TypingProtocol):
-    """An environment whose physics can be read and set; data sets hold the states of its physics."""
+    """An environment whose physics can be read and set; data sets and kept episodes hold the states of its physics."""
 
     def physics_state(self) -> Array:
         """Positions, velocities and activations, float64 [P]."""
@@ -326,6 +327,13 @@ class Agent(ABC):
     @abstractmethod
     def for_finetuning(self, context: AgentContext) -> "Agent":
         """A new agent that starts a fine-tuning from what this one has learned."""
+
+    def for_transfer(self, context: AgentContext) -> "Agent":
+        """The agent that goes on with another task from what this one, a fine-tuning agent, has learned of its own.
+
+        By default this one as it is, optimisers included; agents override it that must begin something anew.
+        """
+        return self
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The core records: what a suite measures and what a job does.
+"""The core records: what a suite measures.
 
 Nothing here imports torch, dm_control or pandas. Budgets are in environment frames everywhere
 (frames = agent steps x action repeat), and the names say so.
@@ -6,7 +6,7 @@ Nothing here imports torch, dm_control or pandas. Budgets are in environment fra
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from packaging.requirements import Requirement
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -35,12 +35,36 @@ class Spec(BaseModel):
 # --- Suites: what is measured -----------------------------------------------------------------------
 
 
+class Transfer(Spec):
+    """How a fine-tuning starts from a training of the same agent on the rewards of another task.
+
+    Attributes:
+        source: that task, of the same domain. It need not be one of the suite's, but its environment must make it.
+        initial_replay: what the fine-tuning's replay holds at its start: nothing (`empty`), or the episodes of that
+            training with the rewards that the new task gives for them (`relabelled`).
+    """
+
+    source: str
+    initial_replay: Literal["empty", "relabelled"] = "empty"
+
+    @property
+    def words(self) -> str:
+        """In a few words for people."""
+        replay = "with an empty replay" if self.initial_replay == "empty" else "with its episodes, relabelled"
+        return f"starts from a training on {self.source}, {replay}"
+
+
 class Task(Spec):
-    """One reward function of a domain, for example `walker_flip`."""
+    """One reward function of a domain, for example `walker_flip`.
+
+    Attributes:
+        transfer: what its fine-tunings start from; None for the domain's reward-free pretraining, if there is one.
+    """
 
     name: str
     domain: str
     description: str
+    transfer: Transfer | None = None
 
 
 class Domain(Spec):
@@ -48,13 +72,13 @@ class Domain(Spec):
 
     Attributes:
         primal_task: the task whose environment is used for reward-free pretraining; its reward is
-            recorded and shown to no policy.
+            recorded and shown to no policy. None where there is no such pretraining.
         max_episode_frames: length of every episode, in frames, or of the longest if they end early.
         ends_early: episodes may end before that, by termination (discount 0) or because all is done.
     """
 
     name: str
-    primal_task: str
+    primal_task: str | None = None
     max_episode_frames: int = Field(gt=0)
     ends_early: bool = False
 
@@ -97,13 +121,13 @@ class Protocol(Spec):
     """The budgets of one preset of a suite, in environment frames unless a name says otherwise.
 
     Pretraining is either `pretrain_frames` of the agent's own exploration or `pretrain_updates` on a data set's
-    first `data_transitions`. What follows is either a fine-tuning or a search for goals without learning
-    (`search`).
+    first `data_transitions`; or there is none, and all agents start from nothing. What follows is either a fine-tuning
+    or a search for goals without learning (`search`).
 
     Attributes:
         preset: `paper` are the published budgets, and so are `paper-...` with one other documented choice; every
             other name marks a reduced budget.
-        snapshots: pretraining, in `pretrain_unit`, after which the agent is kept; ascending.
+        snapshots: pretraining, in `pretrain_unit`, after which the agent is kept; ascending; empty without pretraining.
         eval_every_frames: fine-tuning frames between two evaluations.
         eval_episodes: of each evaluation, or of each goal.
     """
@@ -113,7 +137,7 @@ class Protocol(Spec):
     pretrain_frames: int = Field(default=0, ge=0)
     pretrain_updates: int = Field(default=0, ge=0)
     data_transitions: int = Field(default=0, ge=0)
-    snapshots: tuple[int, ...] = Field(min_length=1)
+    snapshots: tuple[int, ...] = ()
     finetune_frames: int = Field(default=0, ge=0)
     eval_every_frames: int = Field(default=0, ge=0)
     eval_episodes: int = Field(gt=0)
@@ -122,15 +146,17 @@ class Protocol(Spec):
 
     @model_validator(mode="after")
     def _budgets_fit(self) -> "Protocol":
-        if bool(self.pretrain_frames) == bool(self.pretrain_updates):
+        if self.pretrain_frames and self.pretrain_updates:
             raise ValueError("give either pretrain_frames or pretrain_updates")
         if bool(self.pretrain_updates) != bool(self.data_transitions):
             raise ValueError("pretrain_updates and data_transitions belong together")
-        if list(self.snapshots) != sorted(set(self.snapshots)) or self.snapshots[0] <= 0:
+        if bool(self.snapshots) != bool(self.pretrain_budget):
+            raise ValueError("a pretraining keeps at least one snapshot, and without pretraining there is none to keep")
+        if list(self.snapshots) != sorted(set(self.snapshots)) or min(self.snapshots, default=1) <= 0:
             raise ValueError(f"snapshots {self.snapshots} must be positive, ascending and distinct")
-        if self.snapshots[-1] > self.pretrain_budget:
+        if self.last_snapshot > self.pretrain_budget:
             raise ValueError(
-                f"snapshot {self.snapshots[-1]} lies beyond pretrain_{self.pretrain_unit} {self.pretrain_budget}"
+                f"snapshot {self.last_snapshot} lies beyond pretrain_{self.pretrain_unit} {self.pretrain_budget}"
             )
         if self.search is not None:
             if self.finetune_frames or self.eval_every_frames:
@@ -144,13 +170,18 @@ class Protocol(Spec):
 
     @property
     def pretrain_budget(self) -> int:
-        """Length of the pretraining, in `pretrain_unit`."""
+        """Length of the pretraining, in `pretrain_unit`; 0 if there is none."""
         return self.pretrain_frames or self.pretrain_updates
+
+    @property
+    def last_snapshot(self) -> int:
+        """What runs start from unless another one is chosen; 0 without pretraining."""
+        return self.snapshots[-1] if self.snapshots else 0
 
     @property
     def pretrain_unit(self) -> BudgetUnit:
         """What pretraining and snapshots are counted in."""
-        return "frames" if self.pretrain_frames else "updates"
+        return "updates" if self.pretrain_updates else "frames"
 
     @property
     def reduced(self) -> bool:
@@ -248,6 +279,21 @@ class Suite(Spec):
     collection: str | None = None
     goal_sets: GoalSets | None = None
 
+    @model_validator(mode="after")
+    def _transfers_fit(self) -> "Suite":
+        transferred = {task.name: task.transfer.source for task in self.tasks if task.transfer is not None}
+        for name, source in transferred.items():
+            if source in transferred:
+                raise ValueError(f"{name} is to start from {source}, which starts from another task itself")
+        if transferred:
+            for protocol in self.protocols.values():
+                if not protocol.pretrain_frames or protocol.search is not None:
+                    raise ValueError(
+                        f"preset {protocol.preset} needs pretrain_frames, for the source of {', '.join(transferred)}, "
+                        "and a fine-tuning after them"
+                    )
+        return self
+
     @field_validator("requirements")
     @classmethod
     def _requirements_can_be_read(cls, requirements: tuple[str, ...]) -> tuple[str, ...]:
@@ -292,75 +338,3 @@ class Suite(Spec):
     def measured_phase(self) -> Phase:
         """The phase that gives the scores."""
         return "search" if any(protocol.search for protocol in self.protocols.values()) else "finetune"
-
-
-# --- Jobs: what is run ------------------------------------------------------------------------------
-
-
-class JobSpec(Spec):
-    """Everything that determines a run's result; its hash is the job's id.
-
-    Attributes:
-        suite: `name@version`.
-        task: the primal task when pretraining.
-        snapshot: of the pretraining, in the protocol's `pretrain_unit`, that the job starts from; 0 if none.
-        parent: job id of that pretraining.
-        image: what the agent sees of a pixel suite; None from states, and if it does not look.
-        goal_set: number of the goal set; None for suites without.
-        data: fingerprint of the data set that is pretrained on; None online.
-        agent: of a pretraining, the one that is pretrained: others may start from it, too.
-        agent_config: the resolved configuration, as plain JSON values; of a pretraining, what it reads of that.
-        versions: versions of the packages that are part of a result's identity.
-    """
-
-    suite: str
-    observation: ObservationKind
-    action_repeat: int
-    agent: str
-    agent_config: dict[str, Any]
-    protocol: Protocol
-    phase: Phase
-    domain: str
-    task: str
-    seed: int
-    snapshot: int = 0
-    parent: str | None = None
-    image: ImageFormat | None = None
-    goal_set: int | None = None
-    data: str | None = None
-    versions: dict[str, str]
-
-
-class Job(Spec):
-    """A JobSpec with its id and its place on disk.
-
-    Attributes:
-        id: the first 16 hex digits of the SHA-256 of the spec's canonical JSON.
-        path: run directory, relative to the runs root.
-        parent_path: run directory of the parent, relative to the runs root; None without a parent.
-        plugins: files or modules that register the suite or the agent; not part of the identity.
-        data_path: folder of the data set that is pretrained on; not part of the identity, its fingerprint is.
-    """
-
-    id: str
-    path: str
-    spec: JobSpec
-    parent_path: str | None = None
-    plugins: tuple[str, ...] = ()
-    data_path: str | None = None
-
-    @property
-    def label(self) -> str:
-        """A short name for people: `choreographer finetune walker_walk seed 0`."""
-        spec = self.spec
-        where = spec.domain if spec.phase == "pretrain" else spec.task
-        if spec.goal_set is not None and spec.phase != "pretrain":
-            where += f" goal set {spec.goal_set}"
-        start = f" from {spec.snapshot}" if spec.snapshot else ""
-        return f"{spec.agent} {spec.phase} {where}{start} seed {spec.seed}"
-
-
-class Plan(Spec):
-    """Jobs in an order in which every parent comes before its children."""
-
-    jobs: tuple[Job, ...]

@@ -12,9 +12,10 @@ from urlbench.core import exorl
 from urlbench.core.config import agent_changes, plain_values, pretraining_of, resolve_config
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import job_id
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.core.registry import load_agent, load_attribute, load_plugin, load_suite
 from urlbench.core.requirements import suite_versions
-from urlbench.core.types import Job, JobSpec, Protocol, Spec
+from urlbench.core.types import Protocol, Spec
 from urlbench.episodes.datasets import (
     BUFFER_NAME,
     INDEX_NAME,
@@ -78,6 +79,8 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
         raise unknown_name("preset", request.preset, protocols)
     frames = -(-request.transitions // length) * length
     protocol = {**protocols[request.preset].model_dump(), "pretrain_frames": frames, "snapshots": (frames,)}
+    primal_task = suite.domain(request.domain).primal_task
+    assert primal_task is not None, f"{suite.name} pretrains in every domain"
     changes = agent_changes((agent.name,), request.overrides, request.config_file)
     agent, config = pretraining_of(agent, plain_values(resolve_config(agent, request.preset, changes[agent.name])))
     spec = JobSpec(
@@ -89,7 +92,7 @@ def collection_job(request: CollectionRequest, root: Path) -> Job:
         protocol=Protocol.model_validate(protocol),
         phase="pretrain",
         domain=request.domain,
-        task=suite.domain(request.domain).primal_task,
+        task=primal_task,
         seed=request.seed,
         versions=suite_versions(suite),
     )

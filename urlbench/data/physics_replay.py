@@ -17,6 +17,7 @@ from urlbench.core.requirements import check_requirements
 from urlbench.data.checks import DataCheck, Largest
 from urlbench.episodes.datasets import Dataset, DatasetIndex, EpisodeFile
 from urlbench.episodes.format import format_of, read_arrays
+from urlbench.episodes.physics import steps_again
 
 STATE_TOLERANCE = 1e-6
 """Of a state after one step of the simulator that recorded it."""
@@ -36,7 +37,9 @@ def offline_environment(domain: str, task: str | None = None, seed: int = 0) -> 
     """The environment of a data set, reset, with the rewards of `task` (default: the domain's primal task)."""
     suite = load_suite(exorl.suite_name(exorl.MAIN_METHOD))
     check_requirements(suite)
-    environment = make_environment(suite, task or suite.domain(domain).primal_task, seed)
+    task = task or suite.domain(domain).primal_task
+    assert task is not None, f"{suite.name} pretrains in every domain"
+    environment = make_environment(suite, task, seed)
     environment.reset()
     return cast(PhysicsEnvironment, environment)
 
@@ -104,18 +107,15 @@ def one_step_each(environment: PhysicsEnvironment, physics: Array, action: Array
     """Where one step leads from each state, and what is observed there.
 
     Args:
-        environment: of the domain; a new episode is begun, which must not end before T steps.
+        environment: of the domain; new episodes are begun.
         physics: states [T + 1, P].
         action: [T + 1, A]; the action of row t + 1 is applied in the state of row t.
 
     Returns:
         States [T, P] and observations [T, O].
     """
-    environment.reset()
     states, observations = [], []
-    for state, following in zip(physics[:-1], action[1:], strict=True):
-        environment.set_physics_state(state)
-        timestep = environment.step(following)
+    for timestep in steps_again(environment, physics, action):
         states.append(environment.physics_state())
         observations.append(timestep.observation)
     return np.stack(states), np.stack(observations)

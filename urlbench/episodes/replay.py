@@ -266,19 +266,23 @@ class Replay:
             self._keep(self._read_file(*files[index]))
         self.episodes = episodes
 
-    def add_file(self, content: bytes, path: Path, length: int) -> None:
-        """Take the episode in a file's content, as if it had just been added; writes nothing.
+    def add_file(self, content: bytes, path: Path, length: int, reward: Array | None = None) -> None:
+        """Take the episode in a file's content, as if it had just been added.
 
         Args:
             content: of the file; arrays of other keys than the replay's are left out.
             path: for messages.
-            length: agent steps of the episode.
+            length: agent steps of the episode (T).
+            reward: takes the place of the rewards in the file, [T + 1] float32; None leaves them.
 
         Raises:
-            UserError: if the content is damaged or does not fit.
+            UserError: if the content is damaged or does not fit, or if the replay's own file cannot be written.
         """
-        assert self.folder is None, "a replay with a folder writes its own files"
-        self._keep(self._parse(content, path, length))
+        episode = self._parse(content, path, length)
+        if reward is not None:
+            episode["reward"] = reward
+        self._write(episode)
+        self._keep(episode)
         self.episodes += 1
 
     def discard_newer(self) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import Job, Phase, Spec
+from urlbench.core.jobs import Job
+from urlbench.core.types import Phase, Spec
 from urlbench.local.executor import JobView
 from urlbench.runs.store import RunDirectory, RunStore, read_jsonl
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Literal, Protocol as TypingProtocol
 
 from urlbench.core.errors import UserError
+from urlbench.core.jobs import Job, Plan
 from urlbench.core.machine import usable_cores, visible_gpus
-from urlbench.core.types import Job, Plan
 from urlbench.runs.store import RunDirectory
 from urlbench.training.worker import EXIT_INTERRUPTED
 

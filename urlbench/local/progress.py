@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
 from urlbench.local.executor import JobState, JobView
+from urlbench.runs.budgets import budget_of, budget_unit
 from urlbench.runs.plan import format_frames
-from urlbench.runs.store import budget_of, budget_unit
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

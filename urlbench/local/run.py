@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from urlbench.core.errors import UserError
+from urlbench.core.jobs import Plan
 from urlbench.core.machine import usable_cores
 from urlbench.core.registry import load_suite
-from urlbench.core.types import Plan
 from urlbench.local.executor import (
     Executor,
     ExecutorOptions,

@@ -141,6 +141,8 @@ def _measure(results: Results) -> list[tuple[str, list[str]]]:
         ceilings = ", ".join(f"set {number}: {count}" for number, count in sorted(suite.goal_sets.reachable.items()))
         entries.append(("Goal sets", [which, f"reachable of {suite.goal_sets.goals}: {ceilings}"]))
         entries.append(("Reachable goals measured with", [suite.goal_sets.source]))
+    if transfers := [f"{task.name} {task.transfer.words}" for task in suite.tasks if task.transfer is not None]:
+        entries.append(("Transfer", transfers))
     if suite.pretrained_in is not None:
         entries.append(("Pretrained in", [suite.pretrained_in]))
     if suite.collection is not None:

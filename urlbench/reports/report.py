@@ -185,7 +185,7 @@ def _of_baselines(request: _Request, words: Sequence[str]) -> Report:
             "--seeds, --snapshot, --snapshots and --goal-sets choose runs, and a report of baselines alone has none; "
             "leave them away, or name agents that have runs."
         )
-    last = protocol_of(suite, request.preset).snapshots[-1]
+    last = protocol_of(suite, request.preset).last_snapshot
     found = load_baselines(words, suite, request.preset, last)
     tasks = baseline_tasks(suite, found, selection)
     baselines = [replace(baseline, scores=on_tasks(baseline.scores, suite, tasks)) for baseline in found]

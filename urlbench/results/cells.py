@@ -195,9 +195,16 @@ def results_of(
             if run.spec.phase == suite.measured_phase
             and run.spec.task in tasks
             and run.spec.seed in seeds
-            and run.spec.snapshot == (snapshot if pretrains[run.spec.agent, run.config_hash] else 0)
+            and run.spec.snapshot in _starts(suite, run, snapshot if pretrains[run.spec.agent, run.config_hash] else 0)
         ],
         pretrainings=pretrainings,
         strays=strays,
         loose=loose,
     )
+
+
+def _starts(suite: Suite, run: RunRecord, snapshot: int) -> tuple[int, ...]:
+    """The snapshots that a run may have started from, of an agent whose others start from `snapshot`."""
+    transferred = [task.name for task in suite.tasks if task.transfer is not None]
+    # Where some tasks start from a training on another one, the rest may start from nothing.
+    return (snapshot, 0) if transferred and run.spec.task not in transferred else (snapshot,)

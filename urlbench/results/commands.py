@@ -42,7 +42,7 @@ class Commands:
         words += ["--seeds", seeds_flag(seeds), "--preset", results.preset]
         if results.goal_sets is not None:
             words += ["--goal-sets", seeds_flag(results.goal_sets if goal_sets is None else goal_sets)]
-        if agent.pretrains and results.snapshot != results.suite.protocols[results.preset].snapshots[-1]:
+        if agent.pretrains and results.snapshot != results.suite.protocols[results.preset].last_snapshot:
             words += ["--snapshots", format_frames(results.snapshot)]
         if agent.label not in self._agent_flags:
             self._agent_flags[agent.label] = self._flags_of(agent)

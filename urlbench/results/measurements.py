@@ -15,7 +15,8 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from urlbench.core.types import JobSpec, Search
+from urlbench.core.jobs import JobSpec
+from urlbench.core.types import Search
 from urlbench.results.problems import Fault
 
 T = TypeVar("T")

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from urlbench.core.errors import UserError
 from urlbench.core.identity import canonical_json, config_hash
-from urlbench.core.types import JobSpec
+from urlbench.core.jobs import JobSpec
 from urlbench.results.measurements import Evaluation, GoalSearch, read_evaluations, read_searches
-from urlbench.results.problems import Fault, Problem
+from urlbench.results.problems import Fault, Problem, ProblemKind
 from urlbench.runs.plan import run_path
-from urlbench.runs.store import RunDirectory, Status
+from urlbench.runs.store import OtherVersionError, RunDirectory, Status
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def read_run(root: Path, directory: RunDirectory) -> RunRecord | Problem:
         spec, run_id = JobSpec.model_validate(stored["spec"]), str(stored["id"])
     except UserError as error:
         message = str(error).replace(str(directory.path), path)
-        return Problem(kind="unreadable", path=f"{path}/spec.json", message=message)
+        kind: ProblemKind = "versions" if isinstance(error, OtherVersionError) else "unreadable"
+        return Problem(kind=kind, path=f"{path}/spec.json", message=message)
     except (TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return Problem(

@@ -35,7 +35,9 @@ class Selection(Spec):
     def snapshot_of(self, protocol: Protocol) -> int:
         """The snapshot chosen; UserError if the protocol keeps none there."""
         if self.snapshot is None:
-            return protocol.snapshots[-1]
+            return protocol.last_snapshot
+        if not protocol.snapshots:
+            raise UserError(f"preset {protocol.preset!r} has no pretraining; leave --snapshot {self.snapshot} away.")
         if self.snapshot not in protocol.snapshots:
             kept = ", ".join(map(str, protocol.snapshots))
             raise UserError(
@@ -103,7 +105,7 @@ class AgentKey:
         label: its name, or `name-config8` where runs of several configurations were found.
         config_hash: None for an agent that was asked for and has no runs at all.
         pretrains: False if what is measured starts from nothing.
-        pretrained: agent and configuration hash of the pretrainings that its runs start from, where there are any.
+        pretrained: agent and configuration hash of the pretrainings that its runs start from.
         example: one of its runs, or of these pretrainings if it has none.
     """
 
@@ -111,13 +113,13 @@ class AgentKey:
     name: str
     config_hash: str | None
     pretrains: bool
-    pretrained: tuple[str, str] | None = None
+    pretrained: frozenset[tuple[str, str]] = frozenset()
     example: RunRecord | None = field(default=None, compare=False, repr=False)
 
     def made(self, run: RunRecord) -> bool:
         """Whether the run is one of this agent's, or a pretraining that these start from."""
         who = run.spec.agent, run.config_hash
-        return who == (self.pretrained if run.spec.phase == "pretrain" else (self.name, self.config_hash))
+        return who in self.pretrained if run.spec.phase == "pretrain" else who == (self.name, self.config_hash)
 
 
 def registered_suite(name: str) -> Suite:
@@ -189,19 +191,19 @@ def agent_keys(
         agents: names or labels; None for all.
     """
     examples: dict[tuple[str, str], RunRecord] = {}
-    pretrained: dict[tuple[str, str], tuple[str, str]] = {}
+    pretrained: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     measured = [run for run in runs if run.spec.phase != "pretrain"]
     for run in measured:
         who = run.spec.agent, run.config_hash
         examples.setdefault(who, run)
         if (parent := pretrainings.get(run.spec.parent or "")) is not None:
-            pretrained[who] = parent.spec.agent, parent.config_hash
-    used = set(pretrained.values())
+            pretrained[who].add((parent.spec.agent, parent.config_hash))
+    used = {source for sources in pretrained.values() for source in sources}
     for run in runs:
         who = run.spec.agent, run.config_hash
         if run.spec.phase == "pretrain" and who not in used:
             examples.setdefault(who, run)
-            pretrained.setdefault(who, who)
+            pretrained[who].add(who)
     pretrains = pretrained.keys() | {(run.spec.agent, run.config_hash) for run in measured if run.spec.snapshot}
     hashes: dict[str, set[str]] = defaultdict(set)
     for name, config in examples:
@@ -212,7 +214,7 @@ def agent_keys(
             name=name,
             config_hash=config,
             pretrains=(name, config) in pretrains,
-            pretrained=pretrained.get((name, config)),
+            pretrained=frozenset(pretrained.get((name, config), ())),
             example=examples[name, config],
         )
         for name, configs in sorted(hashes.items())
@@ -228,7 +230,10 @@ def agent_keys(
 
 
 def wanted_tasks(suite: Suite, runs: Sequence[RunRecord], selection: Selection) -> list[str]:
-    """In the suite's order: the tasks asked for, else those of any run; a domain only pretrained counts whole."""
+    """In the suite's order: the tasks asked for, else those of any run.
+
+    A domain that is only pretrained counts whole, and so do the tasks that would start from a training on another one.
+    """
     domains, tasks = selection.domains, selection.tasks
     known = {task.name: task.domain for task in suite.tasks}
     for domain in domains or ():
@@ -238,10 +243,14 @@ def wanted_tasks(suite: Suite, runs: Sequence[RunRecord], selection: Selection) 
         if task not in known:
             raise unknown_name("task", task, known, where=f"in suite {suite.name!r}", see="urlbench list tasks")
     measured = [run.spec for run in runs if run.spec.phase != "pretrain"]
-    only_pretrained = {run.spec.domain for run in runs} - {spec.domain for spec in measured}
+    sources = {task.name: task.transfer.source for task in suite.tasks if task.transfer is not None}
+    only_pretrained = {run.spec.domain for run in runs if not run.spec.rewarded} - {spec.domain for spec in measured}
+    only_source = {run.spec.task for run in runs if run.spec.rewarded} - {sources.get(spec.task) for spec in measured}
     if tasks is None and domains is not None:
         return [task for task in known if known[task] in domains]
-    found = {spec.task for spec in measured} | {task for task in known if known[task] in only_pretrained}
+    found = {spec.task for spec in measured}
+    found |= {task for task in known if task not in sources and known[task] in only_pretrained}
+    found |= {task for task, source in sources.items() if source in only_source}
     wanted = found if tasks is None else set(tasks)
     return [task for task in known if task in wanted and (domains is None or known[task] in domains)]
 

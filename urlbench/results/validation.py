@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from urlbench.core.errors import IncompleteError
-from urlbench.core.types import JobSpec
+from urlbench.core.jobs import JobSpec
 from urlbench.results.cells import Results, results_of, scan
 from urlbench.results.commands import Commands, fill_commands, seeds_flag
 from urlbench.results.problems import Problem, ProblemKind

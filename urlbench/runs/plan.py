@@ -10,9 +10,10 @@ from urlbench.core.config import agent_changes, plain_values, pretraining_of, re
 from urlbench.core.errors import UserError, unknown_name
 from urlbench.core.identity import config_hash, job_id
 from urlbench.core.interfaces import AgentSpec
+from urlbench.core.jobs import Job, JobSpec, Plan
 from urlbench.core.registry import load_agent, load_plugin, load_suite
 from urlbench.core.requirements import suite_versions
-from urlbench.core.types import Domain, Job, JobSpec, Plan, Protocol, Spec, Suite, Task
+from urlbench.core.types import Domain, Protocol, Spec, Suite, Task, Transfer
 from urlbench.episodes.datasets import find_dataset
 
 PhaseChoice = Literal["pretrain", "finetune", "search", "all"]
@@ -168,8 +169,8 @@ def pretraining_lines(request: PlanRequest, plan: Plan) -> Iterator[str]:
             for job in plan.jobs
             if job.spec.phase == "pretrain" and (job.spec.agent, config_hash(job.spec.agent_config)) == source
         }
-        used = {job.spec.parent for job in plan.jobs if job.spec.agent in agents and job.spec.parent is not None}
-        if not (number := len(made | used)):
+        used = {job.spec.parent for job in plan.jobs if job.spec.agent in agents and job.spec.transfer is None}
+        if not (number := len((made | used) - {None})):
             continue
         who = f"{agents[0]} starts from" if len(agents) == 1 else f"{len(agents)} agents share"
         which = f"{number} pretraining{'s' if number > 1 else ''} of {source[0]}"
@@ -197,44 +198,72 @@ class _JobMaker:
     def jobs(
         self, domain: Domain, tasks: Sequence[Task], seed: int, phase: PhaseChoice, snapshots: Sequence[int]
     ) -> list[Job]:
-        """The pretraining of `domain` and what starts from it on its tasks, for one seed."""
-        jobs: list[Job] = []
-        parent: Job | None = None
-        if self.agent.pretrains:
-            parent = self._pretraining(domain, seed)
-            if phase in ("pretrain", "all"):
-                jobs.append(parent)
+        """The pretrainings that tasks of `domain` start from, and what starts from them, for one seed."""
+        tasks = [task for task in tasks if task.domain == domain.name]
+        parents = {task.name: self._parent(task, seed) for task in tasks}
+        jobs = [parent for parent in parents.values() if parent is not None and phase in ("pretrain", "all")]
         if phase != "pretrain":
             goal_sets: tuple[int | None, ...] = (None,)
             if self.suite.goal_sets is not None:
                 goal_sets = self.request.goal_sets or (seed,)
             jobs += [
-                self._measurement(task, seed, count, goal_set, parent)
-                for count in (snapshots if parent else (0,))
+                self._measurement(task, seed, count, goal_set, parents[task.name])
+                for count in snapshots
                 for task in tasks
-                if task.domain == domain.name
+                if parents[task.name] is not None
+                for goal_set in goal_sets
+            ]
+            jobs += [
+                self._measurement(task, seed, 0, goal_set, None)
+                for task in tasks
+                if parents[task.name] is None
                 for goal_set in goal_sets
             ]
         return jobs
 
-    def _pretraining(self, domain: Domain, seed: int) -> Job:
+    def _parent(self, task: Task, seed: int) -> Job | None:
+        """What fine-tunings of the task or searches start from; None if that is nothing."""
+        if not self.protocol.pretrain_budget:
+            return None
+        if task.transfer is not None:
+            return self._rewarded_pretraining(task, task.transfer.source, seed)
+        primal_task = self.school.domain(task.domain).primal_task
+        return self._pretraining(task.domain, primal_task, seed) if self.agent.pretrains and primal_task else None
+
+    def _pretraining(self, domain: str, primal_task: str, seed: int) -> Job:
         suite = self.school
-        domain = suite.domain(domain.name)
         data_path = data = None
         if suite.collection is not None:
-            dataset = find_dataset(Path(self.request.data), domain.name, suite.collection)
+            dataset = find_dataset(Path(self.request.data), domain, suite.collection)
             data_path, data = str(dataset.folder), dataset.fingerprint(self.protocol.data_transitions)
         spec = JobSpec(
             **self._common(suite, self.pretrained, self.pretraining_config),
             protocol=self._pretraining_protocol(),
             phase="pretrain",
-            domain=domain.name,
-            task=domain.primal_task,
+            domain=domain,
+            task=primal_task,
             seed=seed,
             goal_set=seed if suite.goal_sets is not None else None,
             data=data,
         )
         return self._job(spec, None, data_path)
+
+    def _rewarded_pretraining(self, task: Task, source: str, seed: int) -> Job:
+        """The training on the source of a task: it fine-tunes an agent from nothing, so it reads all settings."""
+        relabelled = Transfer(source=source, initial_replay="relabelled")
+        spec = JobSpec(
+            **self._common(self.suite, self.agent, self.config),
+            protocol=self._pretraining_protocol(),
+            phase="pretrain",
+            domain=task.domain,
+            task=source,
+            seed=seed,
+            rewarded=True,
+            # One training for all that start from it, whatever they take of it.
+            keeps_episodes=any(one.transfer == relabelled for one in self.suite.tasks),
+            goal_set=seed if self.suite.goal_sets is not None else None,
+        )
+        return self._job(spec, None, None)
 
     def _pretraining_protocol(self) -> Protocol:
         """The school's protocol of the same budget; choices about the evaluation do not change a pretraining."""
@@ -249,6 +278,7 @@ class _JobMaker:
             domain=task.domain,
             task=task.name,
             seed=seed,
+            transfer=task.transfer,
             snapshot=snapshot,
             parent=parent.id if parent else None,
             goal_set=goal_set,
@@ -280,7 +310,7 @@ class _JobMaker:
 def run_path(spec: JobSpec) -> str:
     """Where a run of `spec` belongs, relative to the runs folder."""
     parts = [spec.suite, f"{spec.agent}-{config_hash(spec.agent_config)}", spec.protocol.preset, spec.phase]
-    parts.append(spec.domain if spec.phase == "pretrain" else spec.task)
+    parts.append(spec.place)
     if spec.snapshot:
         parts.append(f"snapshot_{spec.snapshot}")
     if spec.goal_set is not None and spec.phase != "pretrain":
@@ -316,11 +346,16 @@ def _selected(suite: Suite, domains: Iterable[str], tasks: Iterable[str]) -> tup
 
 
 def parse_snapshots(protocol: Protocol, text: str) -> tuple[int, ...]:
-    """The snapshots that `last`, `all` or counts such as `100k,2M` mean; UserError where the protocol keeps none."""
+    """The snapshots that `last`, `all` or counts such as `100k,2M` mean; UserError where the protocol keeps none.
+
+    Without pretraining these are none, and nothing but `last` and `all` means that.
+    """
     if text == "last":
         return protocol.snapshots[-1:]
     if text == "all":
         return protocol.snapshots
+    if not protocol.snapshots:
+        raise UserError(f"preset {protocol.preset!r} has no pretraining to start from; leave --snapshots {text} away.")
     asked = {parse_frames(part) for part in text.split(",")}
     for frames in sorted(asked - set(protocol.snapshots)):
         kept = ", ".join(format_frames(one) for one in protocol.snapshots)

@@ -22,8 +22,10 @@ from pydantic import ValidationError
 
 from urlbench.core.durable import append_jsonl, explained, read_jsonl, write_atomic
 from urlbench.core.errors import UserError
-from urlbench.core.identity import canonical_json, job_id
-from urlbench.core.types import Job, JobSpec, Phase, Spec
+from urlbench.core.identity import canonical_json, differences, job_id
+from urlbench.core.jobs import Job, JobSpec
+from urlbench.core.types import Phase, Spec
+from urlbench.runs.budgets import Unit, budget_of, budget_unit
 
 __all__ = [
     "RunDirectory",
@@ -31,13 +33,10 @@ __all__ = [
     "RunStore",
     "Status",
     "append_jsonl",
-    "budget_of",
-    "budget_unit",
     "read_jsonl",
     "write_atomic",
 ]
 
-Unit = Literal["frames", "updates", "episodes"]
 RunState = Literal["queued", "running", "stale", "done", "interrupted", "failed"]
 SPEC_FORMAT = 2
 """Of spec.json. Since 2 a pretraining's identity holds no setting that it does not read (urlbench 0.1 wrote none)."""
@@ -70,6 +69,10 @@ class Status(Spec):
     message: str = ""
 
 
+class OtherVersionError(UserError):
+    """A run directory that another version of urlbench made."""
+
+
 class RunDirectory:
     """The files of one run.
 
@@ -91,6 +94,8 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoint"
         self.snapshots = self.path / "snapshots"
         self.replay = self.path / "replay"
+        self.episodes = self.path / "episodes"  # kept where the spec says so
+        self.episodes_file = self.path / "episodes.json"
 
     # --- identity ---
 
@@ -120,7 +125,7 @@ class RunDirectory:
         if self.spec_file.exists():
             stored = self.read_spec()
             if stored["id"] != job.id:
-                fields = ", ".join(_differences(stored["spec"], wanted["spec"])) or "its id"
+                fields = ", ".join(differences(stored["spec"], wanted["spec"])) or "its id"
                 raise UserError(f"{self.path} belongs to another run, which differs in {fields}; {remedy}.")
             if stored.get("data_path") != job.data_path:
                 write_atomic(self.spec_file, canonical_json({**stored, "data_path": job.data_path}) + "\n")
@@ -170,8 +175,8 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.spec_file} cannot be read ({error}); restore it or remove the folder.") from error
         if stored.get("format") != SPEC_FORMAT:
-            raise UserError(
-                f"{self.path} was made by {'an earlier' if 'format' not in stored else 'another'} version of urlbench, "
+            raise OtherVersionError(
+                f"{self.path} was made by {'another version of urlbench' if 'format' in stored else 'urlbench 0.1'}, "
                 "which identified runs differently; report or freeze its results with that version, and run anew in "
                 "another folder with --runs, or here with --rerun stale, which moves it aside."
             )
@@ -304,41 +309,44 @@ class RunDirectory:
 
     def finish(self, progress: int, unit: Unit = "frames") -> None:
         """Write DONE: from here on the run counts and is never run again."""
-        done = {"sha256": self._eval_hash(), unit: progress, "finished": datetime.now(UTC).isoformat()}
+        done = {"sha256": _digest(self.eval_file), unit: progress, "finished": datetime.now(UTC).isoformat()}
+        if self.episodes_file.exists():
+            done["episodes_sha256"] = _digest(self.episodes_file)
         write_atomic(self.done_file, json.dumps(done) + "\n")
 
     def is_done(self) -> bool:
-        """True if the run ended and eval.jsonl is as it was then.
+        """True if the run ended and eval.jsonl and the list of kept episodes are as they were then.
 
         Raises:
-            UserError: naming the file, if eval.jsonl or DONE were changed since.
+            UserError: naming the file, if one of these or DONE were changed since.
         """
         if not self.done_file.exists():
             return False
         try:
-            expected = json.loads(self.done_file.read_text(encoding="utf-8"))["sha256"]
+            done = json.loads(self.done_file.read_text(encoding="utf-8"))
+            expected = {self.eval_file: done["sha256"]}
+            if "episodes_sha256" in done:
+                expected[self.episodes_file] = done["episodes_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.done_file} cannot be read ({error}); remove the run directory to run it again."
             ) from error
-        if expected != self._eval_hash():
-            raise UserError(
-                f"{self.eval_file} was changed after the run ended: its SHA-256 is not the one in DONE; "
-                "restore the file, or remove the run directory to run it again."
-            )
+        for file, digest in expected.items():
+            if digest != _digest(file):
+                raise UserError(
+                    f"{file} was changed after the run ended: its SHA-256 is not the one in DONE; "
+                    "restore the file, or remove the run directory to run it again."
+                )
         return True
 
-    def _eval_hash(self) -> str:
-        return hashlib.sha256(self.eval_file.read_bytes() if self.eval_file.exists() else b"").hexdigest()
-
     def remove_working_files(self) -> None:
-        """Delete checkpoint and replay of a run that is done; the snapshots stay."""
+        """Delete checkpoint and replay of a run that is done; snapshots and kept episodes stay."""
         for folder in (self.checkpoints, self.replay):
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_progress(self) -> None:
         """Delete what an attempt without a usable checkpoint left, before the run starts from nothing."""
-        for folder in (self.checkpoints, self.replay, self.snapshots):
+        for folder in (self.checkpoints, self.replay, self.episodes, self.snapshots):
             if folder.exists():
                 shutil.rmtree(folder)
         self.cut_back({self.train_file.name: 0, self.eval_file.name: 0})
@@ -358,19 +366,10 @@ class RunStore:
         """The run directory of a job."""
         return RunDirectory(self.root / job.path)
 
-    def parent_dir(self, job: Job) -> RunDirectory | None:
-        """The run directory of the job's parent, if it has one."""
-        return None if job.parent_path is None else RunDirectory(self.root / job.parent_path)
-
     def directories(self) -> Iterator[RunDirectory]:
         """All folders with a spec.json, sorted by path."""
         for folder in sorted(_folders_with_spec(self.root)):
             yield RunDirectory(folder)
-
-    def jobs(self) -> Iterator[tuple[Job, RunDirectory]]:
-        """All jobs on disk, sorted by path; UserError names the first folder that cannot be read."""
-        for directory in self.directories():
-            yield directory.read_job(self.root), directory
 
 
 def _folders_with_spec(root: Path) -> Iterator[Path]:
@@ -386,25 +385,6 @@ def queued_status(spec: JobSpec) -> Status:
     return Status(state="queued", phase=spec.phase, budget=budget_of(spec), unit=budget_unit(spec))
 
 
-def budget_of(spec: JobSpec) -> int:
-    """The length of the job's phase, in `budget_unit`."""
-    protocol = spec.protocol
-    if spec.phase == "pretrain":
-        return protocol.pretrain_budget
-    return protocol.eval_episodes * protocol.search.goals if protocol.search else protocol.finetune_frames
-
-
-def budget_unit(spec: JobSpec) -> Unit:
-    """What the job's progress is counted in."""
-    if spec.phase == "pretrain":
-        return spec.protocol.pretrain_unit
-    return "episodes" if spec.phase == "search" else "frames"
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the values that differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
-    elif old != new:
-        yield prefix
+def _digest(file: Path) -> str:
+    """The SHA-256 of a file; one that is not there counts as empty."""
+    return hashlib.sha256(file.read_bytes() if file.exists() else b"").hexdigest()

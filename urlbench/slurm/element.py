@@ -21,8 +21,9 @@ from pathlib import Path
 from submitit.helpers import DelayedSubmission
 
 from urlbench.core.errors import UserError
+from urlbench.core.jobs import Job, Plan
 from urlbench.core.machine import visible_gpus
-from urlbench.core.types import Job, Phase, Plan
+from urlbench.core.types import Phase
 from urlbench.local.executor import Device, Executor, ExecutorOptions, JobView, wait_for_orphans
 from urlbench.runs.manifest import code_snapshot
 from urlbench.runs.store import RunDirectory, read_jsonl

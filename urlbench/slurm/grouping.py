@@ -8,7 +8,8 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from urlbench.core.types import Job, Phase
+from urlbench.core.jobs import Job
+from urlbench.core.types import Phase
 
 Pack = tuple[Job, ...]
 

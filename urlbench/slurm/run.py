@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import Job, Plan
+from urlbench.core.jobs import Job, Plan
 from urlbench.local.executor import Executor, ExecutorOptions, JobView
 from urlbench.runs.plan import format_frames
 from urlbench.runs.store import RunDirectory, queued_status
@@ -192,9 +192,7 @@ def describe_array(array: ArrayPlan, profile: Profile, record: ArrayRecord | Non
     """A line about an array that was submitted, or, without a record, would be."""
     runs = sum(map(len, array.packs))
     starts = sorted({job.spec.snapshot for pack in array.packs for job in pack} - {0})
-    what = sorted(
-        {job.spec.domain if array.phase == "pretrain" else job.spec.task for pack in array.packs for job in pack}
-    )
+    what = sorted({job.spec.place for pack in array.packs for job in pack})
     shown = ", ".join(what[:3]) + (f" and {len(what) - 3} more" if len(what) > 3 else "")
     start = f" from {', '.join(map(format_frames, starts))}" if starts else ""
     name = "array" if record is None else f"{record.slurm_id} {record.name}"

@@ -19,10 +19,11 @@ from urlbench.core.interfaces import (
     Precision,
     Schedule,
 )
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.core.precision import check_effect, set_products
 from urlbench.core.registry import load_agent, load_suite, make_environment
 from urlbench.core.requirements import check_requirements
-from urlbench.core.types import OUTCOMES, Job, JobSpec, Suite
+from urlbench.core.types import OUTCOMES, Suite
 from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, load_snapshot, snapshot_digest, snapshot_path
 
@@ -142,7 +143,10 @@ def build_agent(
     Raises:
         UserError: if the pretraining is not finished, is another one, or if its snapshot is not as it should be.
     """
-    agent, parent = _pretraining_agent(job.spec, environment, device), None
+    spec = job.spec
+    agent, parent = _pretraining_agent(spec, environment, device), None
+    if spec.transfer is not None:
+        agent = agent.for_finetuning(_context(spec, environment, device))  # what was trained on the source
     if job.parent_path is not None:
         directory = RunDirectory(runs_root / job.parent_path)
         if not directory.is_done():
@@ -153,13 +157,20 @@ def build_agent(
         path = snapshot_path(directory.path, job.spec.snapshot)
         _load_into(agent, path, load_snapshot(path, SnapshotHeader.of(pretraining.spec, job.spec.snapshot)))
         parent = {"id": pretraining.id, "path": job.parent_path, "snapshot_sha256": snapshot_digest(path)}
-    return _of_phase(agent, job.spec, environment, device), parent
+    if spec.transfer is not None:
+        return agent.for_transfer(_context(spec, environment, device)), parent
+    return _of_phase(agent, spec, environment, device), parent
 
 
 def _another_pretraining(job: Job, found: Job) -> str:
-    maker, settings = pretraining_of(load_agent(job.spec.agent), job.spec.agent_config)
-    wanted = {name: getattr(job.spec, name) for name in ("domain", "observation", "seed", "versions")}
-    wanted = {"agent": maker.name, "agent_config": settings, **wanted}
+    wanted = {
+        name: getattr(job.spec, name) for name in ("agent", "agent_config", "domain", "observation", "seed", "versions")
+    }
+    if job.spec.transfer is None:
+        maker, settings = pretraining_of(load_agent(job.spec.agent), job.spec.agent_config)
+        wanted |= {"agent": maker.name, "agent_config": settings}
+    else:
+        wanted |= {"task": job.spec.transfer.source}
     differing = [name for name, value in wanted.items() if getattr(found.spec, name) != value]
     return (
         f"{job.parent_path} holds another pretraining than the one this run starts from ({found.id}, not "
@@ -182,7 +193,8 @@ def _load_into(agent: Agent, path: Path, state: dict[str, Any]) -> None:
 
 def build_untrained_agent(spec: JobSpec, environment: Environment, device: str) -> Agent:
     """The agent of the job's phase as it is made, for whoever loads its state next."""
-    return _of_phase(_pretraining_agent(spec, environment, device), spec, environment, device)
+    agent = _of_phase(_pretraining_agent(spec, environment, device), spec, environment, device)
+    return agent.for_transfer(_context(spec, environment, device)) if spec.transfer is not None else agent
 
 
 def _pretraining_agent(spec: JobSpec, environment: Environment, device: str) -> Agent:
@@ -193,7 +205,7 @@ def _pretraining_agent(spec: JobSpec, environment: Environment, device: str) -> 
 
 
 def _of_phase(agent: Agent, spec: JobSpec, environment: Environment, device: str) -> Agent:
-    return agent.for_finetuning(_context(spec, environment, device)) if spec.phase == "finetune" else agent
+    return agent.for_finetuning(_context(spec, environment, device)) if spec.learns == "finetune" else agent
 
 
 def _context(spec: JobSpec, environment: Environment, device: str) -> AgentContext:

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from urlbench.core.durable import explained, remove_temporaries, write_atomic
 from urlbench.core.errors import UserError
 from urlbench.core.identity import config_hash, job_id
-from urlbench.core.types import JobSpec, ObservationKind, Spec
+from urlbench.core.jobs import JobSpec
+from urlbench.core.types import ObservationKind, Spec
 
 KEPT_CHECKPOINTS = 2
 _PREFIX = "checkpoint_"

@@ -13,8 +13,9 @@ import torch
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, Environment, GoalEnvironment, JudgedEnvironment
+from urlbench.core.jobs import JobSpec
 from urlbench.core.seeding import derive_seed
-from urlbench.core.types import OUTCOMES, JobSpec, Search
+from urlbench.core.types import OUTCOMES, Search
 from urlbench.episodes.replay import aligned
 from urlbench.training.assembly import not_told, suite_of
 

@@ -16,8 +16,8 @@ import torch
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, Environment
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.core.registry import load_plugin
-from urlbench.core.types import Job, JobSpec
 from urlbench.training.assembly import build_environment, build_untrained_agent, precision_of, set_up_torch
 from urlbench.training.evaluation import Episode, LocalPlayer, Outcome, Player, Tick, play_episode
 

@@ -5,14 +5,14 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy.typing as npt
 
 from urlbench.core.durable import remove_temporaries, write_atomic
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Agent, DrawnEnvironment, Environment, PhysicsEnvironment
-from urlbench.core.types import Job, JobSpec
+from urlbench.core.interfaces import Agent, DrawnEnvironment, Environment
+from urlbench.core.jobs import Job, JobSpec
 from urlbench.episodes.replay import PhysicsReplay, Replay, frames_in_stack
 from urlbench.runs.heartbeat import Heartbeat
 from urlbench.runs.manifest import collect_manifest, manifest_json
@@ -35,6 +35,7 @@ from urlbench.training.learning import Interrupted, Surroundings
 from urlbench.training.loop import TrainingLoop
 from urlbench.training.offline import OfflineLoop, fill_replay
 from urlbench.training.search import SearchLoop, blocks_of, keep_whole_rows
+from urlbench.training.transfer import fill_relabelled, index_episodes, with_physics
 
 CHECKPOINT_SECONDS = 120.0
 
@@ -126,7 +127,8 @@ def run_job(
                 check_windows(job.spec, agent.schedule)
                 tuning = job.spec.phase == "finetune"
                 evaluation = FinetuningEvaluation(job.spec, played, player) if tuning else None
-                start = _training(job, directory, environment, agent, evaluation, recordings)
+                kept = directory.episodes if job.spec.keeps_episodes else recordings
+                start = _training(job, directory, environment, agent, evaluation, kept, runs_root)
             record.begin(start.progress, start.notes)
             if not directory.manifest_file.exists():
                 manifest = collect_manifest(
@@ -143,6 +145,8 @@ def run_job(
                 loop.run()
             finally:
                 record.progress = loop.progress
+        if job.spec.keeps_episodes:
+            index_episodes(directory)
         directory.finish(loop.progress, record.status.unit)
     except Interrupted as interruption:
         record.end("interrupted", str(interruption))
@@ -215,10 +219,14 @@ def _training(
     agent: Agent,
     evaluation: FinetuningEvaluation | None,
     recordings: Path | None,
+    runs_root: Path,
 ) -> _Start:
     state, replay, notes = _load_progress(job, directory, environment, agent, recordings)
+    transfer = job.spec.transfer
 
     def loop(surroundings: Surroundings) -> Loop:
+        if state is None and transfer is not None and transfer.initial_replay == "relabelled":
+            fill_relabelled(replay, job, runs_root, build_environment(job.spec), surroundings)
         made = TrainingLoop(job.id, job.spec, agent, environment, evaluation, replay, surroundings)
         if state is not None:
             made.restore(state)
@@ -269,7 +277,7 @@ def _load_progress(
     def empty_replay() -> Replay:
         capacity, recorded, ends_early = agent.schedule.replay_capacity_steps, agent.recorded, _ends_early(job.spec)
         if recordings is not None:
-            physical = cast(PhysicsEnvironment, environment)
+            physical = with_physics(environment)
             return PhysicsReplay(recordings, physical, capacity, recorded, ends_early=ends_early)
         entry, stack = _entry_format(environment), frames_in_stack(environment)
         return Replay(directory.replay, *entry, capacity, recorded, stack, ends_early=ends_early)

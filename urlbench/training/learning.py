@@ -11,11 +11,12 @@ import numpy as np
 
 from urlbench.core.durable import append_jsonl
 from urlbench.core.interfaces import Agent
+from urlbench.core.jobs import JobSpec
 from urlbench.core.seeding import generator_state, set_generator_state, stream
-from urlbench.core.types import JobSpec
 from urlbench.episodes.replay import Replay
+from urlbench.runs.budgets import budget_of
 from urlbench.runs.heartbeat import Heartbeat
-from urlbench.runs.store import RunDirectory, budget_of
+from urlbench.runs.store import RunDirectory
 from urlbench.training.checkpoint import SnapshotHeader, save_checkpoint, save_snapshot, snapshot_path
 from urlbench.training.metrics import EpisodeMetrics
 

@@ -15,8 +15,8 @@ import torch
 from urlbench.core.durable import append_jsonl
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent, Array, Environment, Schedule, TimeStep
+from urlbench.core.jobs import JobSpec
 from urlbench.core.seeding import derive_seed, stream
-from urlbench.core.types import JobSpec
 from urlbench.episodes.replay import Replay, aligned
 from urlbench.training.assembly import suite_of
 from urlbench.training.checkpoint import SnapshotHeader, save_snapshot, snapshot_path
@@ -85,7 +85,7 @@ class TrainingLoop(LearningLoop):
     ) -> None:
         super().__init__(job_id, spec, agent, replay, surroundings)
         self._environment, self._evaluation = environment, evaluation
-        self._random_actions = spec.phase in self._schedule.random_action_phases
+        self._random_actions = spec.learns in self._schedule.random_action_phases
         self._action_bound = 1.0 if self._schedule.seed_action_bound == "one" else float(environment.action_dim)
         self._streams["seed_actions"] = stream(spec.seed, spec.phase, "seed_actions")
         self._actor = agent.actor(evaluation=False, seed=derive_seed(spec.seed, spec.phase, "actor"))

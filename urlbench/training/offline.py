@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from urlbench.core.errors import UserError
-from urlbench.core.types import JobSpec
+from urlbench.core.jobs import JobSpec
 from urlbench.episodes.datasets import Dataset
 from urlbench.episodes.replay import Replay
 from urlbench.training.learning import Interrupted, LearningLoop

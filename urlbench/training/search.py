@@ -12,8 +12,8 @@ import numpy as np
 from urlbench.core.durable import append_jsonl
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Agent
+from urlbench.core.jobs import JobSpec
 from urlbench.core.seeding import derive_seed
-from urlbench.core.types import JobSpec
 from urlbench.runs.store import RunDirectory
 from urlbench.training.evaluation import Episode, Outcome, Player, episode_steps
 from urlbench.training.learning import Interrupted, Surroundings

@@ -13,8 +13,8 @@ from urlbench.agents.choreographer.ablations import HighestReward, SingleSkillCo
 from urlbench.agents.choreographer.choreographer import ChoreographerConfig, SkillDiscovery
 from urlbench.agents.choreographer.vq_vae import SkillConfig
 from urlbench.agents.common.actor_critic import Trajectory
+from urlbench.agents.common.finetuning import Finetuning
 from urlbench.agents.common.world_model import preprocess
-from urlbench.agents.dreamer.finetuning import SkilledFinetuning
 from urlbench.core import registry
 from urlbench.core.interfaces import Agent
 from urlbench.core.types import ObservationKind
@@ -28,9 +28,9 @@ def build(name: str, kind: ObservationKind = "states", **changes: Any) -> SkillD
     return agent
 
 
-def tuned(agent: Agent) -> SkilledFinetuning:
+def tuned(agent: Agent) -> Finetuning:
     finetuned = agent.for_finetuning(factory.context())
-    assert isinstance(finetuned, SkilledFinetuning)
+    assert isinstance(finetuned, Finetuning)
     return finetuned
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from agent_factory import batch, play, same, stored
 
-from urlbench.agents.choreographer.choreographer import Choreographer, ChoreographerFinetuning, RandomSkillActor
+from urlbench.agents.choreographer.choreographer import Choreographer, ChoreographerFinetuning
+from urlbench.agents.common.latent_actor import PolicyActor
 
 
 def test_choreographer_finetuning_takes_the_model_and_the_skills_only() -> None:
@@ -104,14 +105,14 @@ def test_random_skills_act_until_the_controller_takes_over() -> None:
     assert len(called) == 2
 
 
-def searching(**options: Any) -> tuple[Choreographer, RandomSkillActor]:
+def searching(**options: Any) -> tuple[Choreographer, PolicyActor]:
     """A Choreographer, and an actor of it whose skills are numbers in order and whose other draws are fixed."""
     agent = factory.build("choreographer")
     assert isinstance(agent, Choreographer)
     actor = agent.search_actor(**({"seed": 0, "skill_steps": 4, "sample": False} | options))
-    assert isinstance(actor, RandomSkillActor)
-    numbers = iter(range(100))
-    actor._random_skill._draw = lambda: torch.tensor([next(numbers)])
+    assert isinstance(actor, PolicyActor)
+    numbers = iter(torch.eye(agent.config.skills.codes).unsqueeze(1))
+    actor._random_skill._draw = lambda: next(numbers)
     actor._draws.latent = lambda probs: probs.argmax(-1)  # type: ignore[method-assign]
     return agent, actor
 
@@ -144,10 +145,10 @@ def test_a_search_draws_skills_uniformly() -> None:
     agent, _ = searching()
     codes, drawn = agent.config.skills.codes, list[int]()
     actor = agent.search_actor(seed=3, skill_steps=50, sample=False)
-    assert isinstance(actor, RandomSkillActor)
+    assert isinstance(actor, PolicyActor)
     for _ in range(200 * codes):
         actor.begin_episode()
-        drawn.append(int(actor.random_skill().argmax()))
+        drawn.append(int(actor.skill.argmax()))
     counts = np.bincount(drawn, minlength=codes)
     assert len(counts) == codes
     assert (np.abs(counts - 200) < 5 * np.sqrt(200)).all()

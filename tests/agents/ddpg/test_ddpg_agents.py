@@ -14,12 +14,15 @@ from torch import nn
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.knn_entropy import KnnReward
 from urlbench.agents.common.running_moments import RunningMoments
+from urlbench.agents.common.skills import SkillSpace, draw_direction, draw_onehot, draw_point
 from urlbench.agents.ddpg.aps import APSConfig, SolvedTask, feature_network, solve_task
 from urlbench.agents.ddpg.backbone import Transitions, n_step_transitions, noise_std
-from urlbench.agents.ddpg.learner import DDPGActor, DDPGLearner, Finetuning, PretrainedConfig, Pretraining
+from urlbench.agents.ddpg.finetuning import Finetuning
+from urlbench.agents.ddpg.learner import DDPGActor, DDPGLearner
 from urlbench.agents.ddpg.networks import ImageEncoder, random_shift
+from urlbench.agents.ddpg.pretraining import PretrainedConfig, Pretraining
 from urlbench.agents.ddpg.proto import sinkhorn
-from urlbench.agents.ddpg.skills import CubeSkills, OneHotSkills, SphereSkills
+from urlbench.agents.ddpg.skills import Skills
 from urlbench.core import registry
 from urlbench.core.config import resolve_config
 from urlbench.core.errors import UserError
@@ -179,7 +182,10 @@ def test_skills_come_from_their_distributions() -> None:
     draws = Draws(0)
     onehots, directions, points = (
         torch.stack([skills.draw(draws) for _ in range(2000)])
-        for skills in (OneHotSkills(4, None), SphereSkills(3, None), CubeSkills(2, None))
+        for skills in (
+            Skills(SkillSpace(dim, draw, None))
+            for dim, draw in ((4, draw_onehot), (3, draw_direction), (2, draw_point))
+        )
     )
     assert (onehots.sum(-1) == 1).all()
     torch.testing.assert_close(onehots.mean(0), torch.full((4,), 0.25), atol=0.05, rtol=0)
@@ -333,7 +339,7 @@ def observed(config: APSConfig, rewards: list[float], frame: int) -> tuple[Solve
     obs = torch.randn(len(rewards), 2)
     nothing = torch.zeros(len(rewards))
     solved.observe(Transitions(obs, obs, torch.tensor(rewards), nothing, obs), frame)
-    return solved, SphereSkills(config.skill_dim, None).draw(Draws(0))
+    return solved, draw_direction(Draws(0), torch.zeros(config.skill_dim))
 
 
 def test_the_task_is_random_until_there_is_enough_to_solve_it() -> None:

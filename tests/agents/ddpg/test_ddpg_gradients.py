@@ -7,7 +7,8 @@ from agent_factory import batch_for
 from torch import Tensor, nn
 
 from urlbench.agents.common.optimiser import Optimiser
-from urlbench.agents.ddpg.learner import DDPGLearner, Pretraining
+from urlbench.agents.ddpg.learner import DDPGLearner
+from urlbench.agents.ddpg.pretraining import Pretraining
 from urlbench.core.types import ObservationKind
 
 PRETRAINED = ("icm", "rnd", "disagreement", "apt", "proto", "smm", "diayn", "aps", "cic")

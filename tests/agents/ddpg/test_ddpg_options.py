@@ -9,7 +9,7 @@ import pytest
 from agent_factory import batch_for, play, same
 
 from urlbench.agents.ddpg.backbone import DDPGConfig
-from urlbench.agents.ddpg.learner import PretrainedConfig, SkilledConfig
+from urlbench.agents.ddpg.pretraining import PretrainedConfig, SkilledConfig
 from urlbench.core.config import resolve_config
 from urlbench.core.interfaces import AgentConfig
 from urlbench.core.registry import load_agent

@@ -13,16 +13,16 @@ from torch import nn
 
 from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, StreamNorm
 from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.finetuning import Finetuning
+from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.networks import ConvDecoder
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.skill_space import draw_direction, draw_onehot
+from urlbench.agents.common.skills import draw_direction, draw_onehot
+from urlbench.agents.common.world_model_learner import BehaviourLearner, WorldModelLearner
 from urlbench.agents.dreamer.aps import SolvedTask
-from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor, WorldModelLearner
 from urlbench.agents.dreamer.diayn import DIAYNConfig, ScoredSkill, skill_scores
-from urlbench.agents.dreamer.finetuning import Finetuning, SkilledFinetuning
-from urlbench.agents.dreamer.pretraining import Pretraining
+from urlbench.agents.dreamer.pretraining import Pretraining, SkilledConfig, choice_step
 from urlbench.agents.dreamer.rnd import RandomNetworkDistillation
-from urlbench.agents.dreamer.skilled import SkilledConfig, choice_step
 from urlbench.core import registry
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import AgentContext
@@ -191,7 +191,7 @@ def test_random_skills() -> None:
 def test_what_the_replay_stores_is_what_acts(name: str) -> None:
     agent = pretraining(name, skill_steps=3)
     actor = agent.actor(evaluation=False, seed=0)
-    assert isinstance(actor, DreamerActor)
+    assert isinstance(actor, PolicyActor)
     actor.begin_episode()
     seen = []
     for step in range(1, 10):
@@ -229,7 +229,7 @@ def test_skills_are_chosen_at_the_published_step(repeat: int, step: int) -> None
 @pytest.mark.parametrize("name", SKILLED)
 def test_the_choice_waits_for_its_time_and_for_a_reward(name: str) -> None:
     agent = finetuning(name)
-    assert isinstance(agent, SkilledFinetuning)
+    assert isinstance(agent, Finetuning)
     training = agent.actor(evaluation=False, seed=0)
     training.begin_episode()
     before = stored(agent.state_dict())

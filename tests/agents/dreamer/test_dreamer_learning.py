@@ -9,8 +9,9 @@ import pytest
 import torch
 from plane_training import CONTEXT, DREAMER_SETTINGS, Plane, covered, play, train
 
-from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor
-from urlbench.agents.dreamer.finetuning import SkilledFinetuning
+from urlbench.agents.common.finetuning import Finetuning
+from urlbench.agents.common.latent_actor import PolicyActor
+from urlbench.agents.common.world_model_learner import BehaviourLearner
 from urlbench.agents.random import RandomAgent, RandomConfig
 from urlbench.core.config import resolve_config
 from urlbench.core.interfaces import Agent, Array
@@ -70,12 +71,11 @@ def test_skills_end_in_different_places(name: str) -> None:
     ends = []
     for seed in range(12):
         actor = agent.search_actor(seed=seed, skill_steps=10_000, sample=True)
-        assert isinstance(actor, DreamerActor)
+        assert isinstance(actor, PolicyActor)
         actor.begin_episode()
-        assert actor.skill is not None
-        agent.chosen_skill = actor.skill[0]
+        skill = actor.skill
+        actor._random_skill._draw = lambda skill=skill: skill  # type: ignore[misc]
         ends.append([positions[-1] for positions, _ in play(actor, Plane(), 3)])
-        agent.chosen_skill = None
     places = np.array(ends)  # [skills, episodes, 2]
     within = places.var(1, ddof=1).mean(0).sum()
     between = places.mean(1).var(0, ddof=1).sum()
@@ -89,7 +89,7 @@ def test_a_skill_is_chosen_and_finetuned_to_reach_a_place() -> None:
     agent = build("diayn", skill_score="mean_of_products", scored_actions="taken")
     train(agent, Plane(), steps=STEPS, seed=1)
     tuned = agent.for_finetuning(CONTEXT)
-    assert isinstance(tuned, SkilledFinetuning)
+    assert isinstance(tuned, Finetuning)
     positions = train(tuned, Plane(closeness), steps=3000, seed=1)
     assert tuned.chosen_skill is not None
     assert mean_closeness(positions[-400:]) > 0.4

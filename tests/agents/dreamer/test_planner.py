@@ -14,7 +14,7 @@ from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import initialised
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.dreamer.finetuning import Finetuning, FinetuningActor, SkilledFinetuning
+from urlbench.agents.dreamer.finetuning import DreamerFinetuning, PlanningActor
 from urlbench.agents.dreamer.planner import Planner, PlannerConfig
 from urlbench.core import registry
 
@@ -35,6 +35,9 @@ class PlaneModel:
 
     def _step(self, state: LatentState, action: Tensor, draws: Draws) -> LatentState:
         return state._replace(deter=state.deter + 0.4 * action)
+
+    def continues(self, feat: Tensor) -> None:
+        """Episodes never end early."""
 
     def reward(self, feat: Tensor) -> Tensor:
         return 1 - feat[..., 1:].norm(dim=-1)
@@ -102,15 +105,15 @@ def test_the_policy_proposes() -> None:
 # --- Planning agents --------------------------------------------------------------------------------
 
 
-def planning(name: str = "dreamer-lbs", **changes: Any) -> Finetuning:
+def planning(name: str = "dreamer-lbs", **changes: Any) -> DreamerFinetuning:
     options = {"planning": True, "planner": SMALL | changes, "schedule": {"seed_frames": 10}}
     agent = registry.load_agent(name).build(factory.context(), tiny(name, **options))
     tuned = agent.for_finetuning(factory.context())
-    assert isinstance(tuned, Finetuning)
+    assert isinstance(tuned, DreamerFinetuning)
     return tuned
 
 
-def calls(agent: Finetuning, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def calls(agent: DreamerFinetuning, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows with every search of the agent's planner."""
     planner, made = agent.planner, []
     assert planner is not None
@@ -147,7 +150,7 @@ def test_planned_actions_are_noisy_in_training_only() -> None:
     noises = []
     for evaluation in (False, True):
         actor = agent.actor(evaluation=evaluation, seed=0)
-        assert isinstance(actor, FinetuningActor)
+        assert isinstance(actor, PlanningActor)
         asked: list[Tensor] = []
         actor._draws.action_noise = lambda mean, asked=asked: asked.append(mean) or torch.full_like(mean, 100.0)  # type: ignore[method-assign]
         actions = np.array(play(actor, "states", first=10, steps=2))
@@ -169,7 +172,6 @@ def test_a_restored_agent_plans_on_bit_for_bit() -> None:
 
 def test_agents_with_skills_plan_once_one_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = planning("dreamer-diayn", start_frames=0)
-    assert isinstance(agent, SkilledFinetuning)
     searches = calls(agent, monkeypatch)
     actor = agent.actor(evaluation=False, seed=0)
     play(actor, "states", first=10, steps=2)

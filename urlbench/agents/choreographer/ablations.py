@@ -16,21 +16,21 @@ from urlbench.agents.choreographer.choreographer import (
     SPEC as CHOREOGRAPHER,
     Choreographer,
     ChoreographerConfig,
-    SkillDiscovery,
 )
-from urlbench.agents.choreographer.skill_objectives import (
+from urlbench.agents.choreographer.discovery import (
     EntropyObjective,
     EntropySkillsConfig,
+    SkillDiscovery,
     SkillDiscoveryConfig,
     SkillObjective,
 )
 from urlbench.agents.choreographer.vq_vae import SkillAutoEncoder, SkillConfig
 from urlbench.agents.common.actor_critic import ActorCritic, Trajectory
+from urlbench.agents.common.finetuning import Finetuning, SkillChoice
+from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.networks import ConvDecoder, ConvEncoder
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.skill_space import SkillSpace, draw_onehot
 from urlbench.agents.common.world_model import WorldModel, preprocess
-from urlbench.agents.dreamer.finetuning import SkillChoice, SkilledFinetuning
 from urlbench.core.interfaces import AgentContext, AgentSpec
 
 # --- Without resampling -----------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class HighestReward(SkillChoice):
     rewarded: Tensor
 
     def __init__(self, config: ChoiceConfig) -> None:
-        super().__init__()
+        super().__init__(step=0)
         self._threshold, self._batches = config.reward_threshold, config.choice_updates
         self.register_buffer("rewards", torch.zeros(config.skills.codes))
         self.register_buffer("steps", torch.zeros(config.skills.codes))
@@ -110,10 +110,11 @@ class HighestReward(SkillChoice):
     @torch.no_grad()
     def observe(self, batch: Mapping[str, Tensor], post: LatentState, behaviour: ActorCritic) -> Tensor | None:
         """A skill's rewards are those of the entries it has led to."""
-        self.rewards += (batch["reward"].unsqueeze(-1) * batch["skill"]).sum((0, 1))
-        self.steps += batch["skill"].sum((0, 1))
+        reward, skill = (unmasked(batch[key], batch.get("mask")) for key in ("reward", "skill"))
+        self.rewards += (reward.unsqueeze(-1) * skill).sum(0)
+        self.steps += skill.sum(0)
         self.batches += 1
-        self.rewarded |= (batch["reward"] > self._threshold).any()
+        self.rewarded |= (reward > self._threshold).any()
         if int(self.batches) < self._batches or not bool(self.rewarded):
             return None
         mean = torch.where(self.steps > 0, self.rewards / self.steps, -torch.inf)
@@ -133,19 +134,17 @@ class SingleSkill(SkillDiscovery):
 
     config: ChoiceConfig
 
-    def for_finetuning(self, context: AgentContext) -> SkilledFinetuning:
+    def for_finetuning(self, context: AgentContext) -> Finetuning:
         """An agent with this one's encoder, dynamics, decoder and skill policies; all else starts afresh."""
-        codes = self.config.skills.codes
-        agent = SkilledFinetuning(
+        agent = Finetuning(
             context,
             self.config,
-            skills=SkillSpace(codes, draw_onehot, self.config.random_skill_steps),
-            choice=HighestReward(self.config),
-            choice_step=0,
             entropy=0.0,
             entropy_in_critic=False,
+            skills=self.space._replace(every=self.config.random_skill_steps),
+            choice=HighestReward(self.config),
         )
-        agent.recorded = {"skill": (codes,)}
+        agent.recorded = {"skill": (self.space.dim,)}
         agent.inherit_world_model(self.world_model)
         agent.behaviour.actor.load_state_dict(self.skill_policy.actor.state_dict())
         return agent
@@ -187,7 +186,7 @@ class ObservationObjective(SkillObjective):
     def examples(self, batch: Mapping[str, Tensor], post: LatentState) -> Tensor:
         """Observations as the world model sees them."""
         symlog = self.config.world_model.symlog_states
-        return preprocess(batch["observation"], symlog_states=symlog).flatten(0, 1).flatten(1)
+        return unmasked(preprocess(batch["observation"], symlog_states=symlog), batch.get("mask")).flatten(1)
 
     def rewards(
         self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel

@@ -27,7 +27,7 @@ from urlbench.agents.common.world_model import WorldModel
 
 
 def meta_actor_loss(
-    log_prob: Tensor, entropy: Tensor, target: Tensor, value: Tensor, discount: float, entropy_scale: float
+    log_prob: Tensor, entropy: Tensor, target: Tensor, value: Tensor, discount: float | Tensor, entropy_scale: float
 ) -> Tensor:
     """REINFORCE: -mean of weight_t (log pi(k_t|z_t) sg(R_{t+1} - v(z_t)) + eta H[pi(.|z_t)]), t = 0 ... H - 2.
 
@@ -36,7 +36,7 @@ def meta_actor_loss(
         entropy: of the choice there, [H - 1, N].
         target: lambda-returns [H, N].
         value: slow-critic values [H + 1, N].
-        discount: gamma of the weights.
+        discount: of each step, see `discount_weights`.
         entropy_scale: eta.
     """
     advantage = (target[1:] - value[:-2]).detach()
@@ -102,8 +102,8 @@ class MetaController(nn.Module):
             action = self.executor(torch.cat([feat, F.one_hot(index, self.skills).to(feat.dtype)], -1))
             return action.sample(draws.action_noise(action.mean))
 
-        discount = self.config.discount
-        trajectory = imagine(world_model.rssm, start, policy, self.config.horizon, draws)
+        trajectory = imagine(world_model, start, policy, self.config.horizon, draws)
+        discount = trajectory.discount(self.config.discount)
         reward = self.reward_norm(world_model.reward(trajectory.feat))
         value = self.critic.slow_value(trajectory.feat)
         target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
@@ -116,7 +116,7 @@ class MetaController(nn.Module):
             executor_loss = actor_loss(target, discount)
             metrics["executor_grad_norm"] = optimisers["executor"].step(executor_loss)
             metrics["executor_loss"] = executor_loss.detach()
-        critic_loss = self.critic.loss(trajectory.feat, target)
+        critic_loss = self.critic.loss(trajectory.feat, target, discount)
         metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
         self.critic.refresh_slow()
         return metrics | {

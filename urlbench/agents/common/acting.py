@@ -17,7 +17,6 @@ from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.rssm import RSSM, LatentState
-from urlbench.agents.ddpg.networks import Policy
 
 Function = Callable[[Tensor], Tensor]
 
@@ -81,23 +80,12 @@ def normal_policy(net: NormalPolicy) -> Callable[[Tensor], ClampedNormal]:
     return function
 
 
-def ddpg_policy(net: Policy) -> Callable[[Tensor, float], ClampedNormal]:
-    """DDPG's policy."""
-    into, norm, head = linear(net.trunk.linear), layer_norm(net.trunk.norm), mlp(net.head)
-
-    def function(x: Tensor, std: float) -> ClampedNormal:
-        mean = head(norm(into(x)).tanh_()).tanh_()
-        return ClampedNormal(mean, torch.full_like(mean, std))
-
-    return function
-
-
 def filter_step(rssm: RSSM) -> FilterStep:
     """The RSSM's filter."""
     pre, gates, post = linear(rssm.pre), linear(rssm.cell.linear), linear(rssm.post2)
     norm = (lambda x: x) if rssm.cell.norm is None else layer_norm(rssm.cell.norm)
     of_deter, of_embed = rssm.post1.weight.detach().T.split([rssm.deter, rssm.post1.in_features - rssm.deter])
-    bias, update_bias, classes = rssm.post1.bias, rssm.cell.UPDATE_BIAS, (rssm.variables, rssm.classes)
+    bias, update_bias, latents = rssm.post1.bias, rssm.cell.UPDATE_BIAS, rssm.latents
 
     def function(state: LatentState, action: Tensor, embed: Tensor, draws: Draws) -> LatentState:
         x = F.elu_(pre(torch.cat([state.stoch.flatten(-2), action], -1)))
@@ -106,9 +94,7 @@ def filter_step(rssm: RSSM) -> FilterStep:
         update = (update + update_bias).sigmoid_()
         deter = torch.lerp(state.deter, candidate, update)
         hidden = F.elu_((deter @ of_deter).add_(torch.addmm(bias, embed, of_embed)))
-        logits = post(hidden).unflatten(-1, classes)
-        probs = logits.softmax(-1)
-        stoch = torch.zeros_like(probs).scatter_(-1, draws.latent(probs).unsqueeze(-1), 1.0)
-        return LatentState(stoch, deter, logits)
+        params = latents.params(post(hidden))
+        return LatentState(latents.draw(params, draws), deter, params)
 
     return function

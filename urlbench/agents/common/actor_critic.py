@@ -14,7 +14,8 @@ from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy, un
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
-from urlbench.agents.common.rssm import RSSM, LatentState
+from urlbench.agents.common.rssm import LatentState
+from urlbench.agents.common.world_model import WorldModel
 from urlbench.core.types import Spec
 
 
@@ -47,20 +48,44 @@ class Trajectory(NamedTuple):
         feat: [H + 1, N, F].
         deter: [H + 1, N, D].
         action: [H, N, A]; row t was taken in state t.
+        continues: probability that the episode goes on behind each state, [H + 1, N], 1 at the start states; None
+            where episodes never end early.
     """
 
     feat: Tensor
     deter: Tensor
     action: Tensor
+    continues: Tensor | None = None
+
+    def discount(self, gamma: float) -> float | Tensor:
+        """How much less what comes behind each state counts: `gamma`, or [H, N] where episodes may end.
+
+        Source: Hafner et al. 2021 (DreamerV2), app. C.
+        """
+        return gamma if self.continues is None else gamma * self.continues[:-1]
+
+
+class Imagined(NamedTuple):
+    """A trajectory that an actor-critic's own policy imagined.
+
+    Attributes:
+        trajectory: H steps from N start states.
+        policies: over actions [N, A], in states 0 ... H - 1.
+        skill: that actor and critic saw throughout, [N, K]; or None.
+    """
+
+    trajectory: Trajectory
+    policies: list[ClampedNormal]
+    skill: Tensor | None
 
 
 def imagine(
-    rssm: RSSM, start: LatentState, policy: Callable[[Tensor, int], Tensor], horizon: int, draws: Draws
+    world_model: WorldModel, start: LatentState, policy: Callable[[Tensor, int], Tensor], horizon: int, draws: Draws
 ) -> Trajectory:
     """Roll `policy` out in the model.
 
     Args:
-        rssm: the dynamics; gradients of the rewards reach the actions through it.
+        world_model: gradients of the rewards reach the actions through its dynamics.
         start: N start states.
         policy: maps detached model states [N, F] and the step 0 ... H - 1 to actions [N, A].
         horizon: H.
@@ -69,10 +94,14 @@ def imagine(
     state, feats, deters, actions = start, [start.feat], [start.deter], []
     for t in range(horizon):
         actions.append(policy(feats[-1].detach(), t))
-        state = rssm.imagine_step(state, actions[-1], draws)
+        state = world_model.rssm.imagine_step(state, actions[-1], draws)
         feats.append(state.feat)
         deters.append(state.deter)
-    return Trajectory(torch.stack(feats), torch.stack(deters), torch.stack(actions))
+    feat = torch.stack(feats)
+    continues = world_model.continues(feat)
+    if continues is not None:  # starts are states behind which episodes went on
+        continues = torch.cat([torch.ones_like(continues[:1]), continues[1:]])
+    return Trajectory(feat, torch.stack(deters), torch.stack(actions), continues)
 
 
 def lambda_return(
@@ -102,8 +131,19 @@ def lambda_return(
     return torch.stack(returns[::-1])
 
 
-def discount_weights(discount: float, steps: int, like: Tensor) -> Tensor:
-    """1, gamma, gamma^2, ... as [steps, 1]: how much the losses count each imagined step."""
+def discount_weights(discount: float | Tensor, steps: int, like: Tensor) -> Tensor:
+    """How much the losses count each imagined step: 1, d_0, d_0 d_1, ..., without gradient.
+
+    Args:
+        discount: a constant, or d_t as [T, N] with T >= steps.
+        steps: how many.
+        like: whose kind the weights are of.
+
+    Returns:
+        [steps, 1] for a constant, else [steps, N].
+    """
+    if isinstance(discount, Tensor):
+        return torch.cat([torch.ones_like(discount[:1]), discount[: steps - 1]]).cumprod(0).detach()
     return (discount ** torch.arange(steps, device=like.device, dtype=like.dtype)).unsqueeze(-1)
 
 
@@ -138,7 +178,7 @@ class Critic(nn.Module):
 
     Args:
         inputs: size of the state it sees.
-        config: sizes, discount, lambda and the copying period.
+        config: sizes and the copying period.
         outputs: of both networks.
     """
 
@@ -165,15 +205,16 @@ class Critic(nn.Module):
         """The loss [...] of values [...] whose targets are [...]: that of a normal of variance 1."""
         return unit_normal_nll(value, target)
 
-    def loss(self, x: Tensor, target: Tensor) -> Tensor:
+    def loss(self, x: Tensor, target: Tensor, discount: float | Tensor) -> Tensor:
         """Weighted regression on the returns.
 
         Args:
             x: states [H + 1, N, inputs]; the last row is not used.
             target: lambda-returns [H, N]; detached here.
+            discount: of each step, see `discount_weights`.
         """
         value = self.value(self.net, x[:-1].detach())
-        weights = discount_weights(self.config.discount, len(target), target)
+        weights = discount_weights(discount, len(target), target)
         return (weights * self.regression(value, target.detach())).mean()
 
     @torch.no_grad()
@@ -187,14 +228,16 @@ class Critic(nn.Module):
         self.updates += 1
 
 
-def actor_loss(target: Tensor, discount: float, entropy: Tensor | None = None, entropy_scale: float = 0.0) -> Tensor:
+def actor_loss(
+    target: Tensor, discount: float | Tensor, entropy: Tensor | None = None, entropy_scale: float = 0.0
+) -> Tensor:
     """-mean of weight_t (R_{t+1} + eta H[pi(.|z_t)]), t = 0 ... H - 2; the return carries the gradient.
 
     The released Dreamer code adds the entropy into the critic's targets, too: see `with_entropy`.
 
     Args:
         target: lambda-returns [H, N].
-        discount: gamma of the weights.
+        discount: of each step, see `discount_weights`.
         entropy: policy entropy at states 0 ... H - 2, [H - 1, N].
         entropy_scale: eta.
     """
@@ -258,27 +301,16 @@ class ActorCritic(nn.Module):
         """What actor and critic see of model states [..., N, F] and skills [N, K], if there are any."""
         return feat if skill is None else torch.cat([feat, skill.expand(*feat.shape[:-1], -1)], -1)
 
-    def learn(
-        self,
-        rssm: RSSM,
-        start: LatentState,
-        reward: Callable[[Trajectory], Tensor],
-        draws: Draws,
-        optimisers: dict[str, Optimiser],
-        skill: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """One update of the actor and one of the critic.
+    def imagine(
+        self, world_model: WorldModel, start: LatentState, draws: Draws, skill: Tensor | None = None
+    ) -> Imagined:
+        """What the policy would do.
 
         Args:
-            rssm: the dynamics.
+            world_model: with the dynamics.
             start: N detached start states.
-            reward: maps a trajectory to rewards [H + 1, N].
             draws: of latents and action noise.
-            optimisers: as `make_optimisers` returns them.
             skill: skills [N, K], constant over the trajectory, that actor and critic see; or None.
-
-        Returns:
-            Scalars by name.
         """
         policies: list[ClampedNormal] = []
 
@@ -286,24 +318,37 @@ class ActorCritic(nn.Module):
             policies.append(self.actor(self.sees(feat, skill)))
             return policies[-1].sample(draws.action_noise(policies[-1].mean))
 
-        trajectory = imagine(rssm, start, policy, self.config.horizon, draws)
-        states = self.sees(trajectory.feat, skill)
-        rewards = self.reward_norm(reward(trajectory))
+        return Imagined(imagine(world_model, start, policy, self.config.horizon, draws), policies, skill)
+
+    def learn(self, imagined: Imagined, reward: Tensor, optimisers: dict[str, Optimiser]) -> dict[str, Tensor]:
+        """One update of the actor and one of the critic.
+
+        Args:
+            imagined: what `imagine` returned.
+            reward: of its states, [H + 1, N].
+            optimisers: as `make_optimisers` returns them.
+
+        Returns:
+            Scalars by name.
+        """
+        policies, discount = imagined.policies, imagined.trajectory.discount(self.config.discount)
+        states = self.sees(imagined.trajectory.feat, imagined.skill)
+        reward = self.reward_norm(reward)
         value = self.critic.slow_value(states)
-        target = lambda_return(rewards[:-1], value[:-1], value[-1], self.config.discount, self.config.lambda_)
+        target = lambda_return(reward[:-1], value[:-1], value[-1], discount, self.config.lambda_)
         entropy = torch.stack([p.entropy() for p in policies[:-1]]) if self.entropy_scale else None
-        loss = actor_loss(target, self.config.discount, entropy, self.entropy_scale)
+        loss = actor_loss(target, discount, entropy, self.entropy_scale)
         metrics: dict[str, Any] = {"actor_grad_norm": optimisers["actor"].step(loss)}
         if entropy is not None and self.entropy_in_critic:
             target = with_entropy(target, entropy, self.entropy_scale)
-        critic_loss = self.critic.loss(states, target)
+        critic_loss = self.critic.loss(states, target, discount)
         metrics["critic_grad_norm"] = optimisers["critic"].step(critic_loss)
         self.critic.refresh_slow()
         std = torch.stack([p.std.detach() for p in policies]).mean()
         return metrics | {
             "actor_loss": loss.detach(),
             "critic_loss": critic_loss.detach(),
-            "reward": rewards.detach().mean(),
+            "reward": reward.detach().mean(),
             "value": value.detach().mean(),
             "action_std": std,
         }

@@ -16,8 +16,12 @@ class Draws:
         self._generator = torch.Generator(device=device).manual_seed(seed)
 
     def latent(self, probs: Tensor) -> Tensor:
-        """Class indices [...] of the latent variables, drawn from `probs` [..., C]."""
+        """Class indices [...] of latent variables, drawn from `probs` [..., C]."""
         return self._index(probs)
+
+    def latent_noise(self, mean: Tensor) -> Tensor:
+        """Standard normal noise of latent variables, of the shape of `mean`."""
+        return self.normal(mean)
 
     def skill(self, probs: Tensor) -> Tensor:
         """Skill indices [...], drawn from `probs` [..., K]."""

@@ -1,26 +1,16 @@
-"""What agents with a world model share: saved components, and an actor that filters what it sees."""
+"""What agents that learn are: the sum of named components."""
 
-from abc import abstractmethod
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+from torch import nn
 
-from urlbench.agents.common import acting
 from urlbench.agents.common.draws import Draws
-from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.world_model import WorldModel, preprocess
-from urlbench.core.interfaces import Actor, Agent, AgentContext, Array, Schedule
+from urlbench.agents.common.networks import initialised
+from urlbench.core.interfaces import Agent, AgentContext
+from urlbench.core.seeding import derive_seed
 
-PIXEL_REPLAY_STEPS = 1_000_000
-
-
-def schedule_for(schedule: Schedule, context: AgentContext) -> Schedule:
-    """`schedule`, but from pixels the replay holds at most 1M steps, as published."""
-    if context.observation_kind == "states":
-        return schedule
-    capacity = min(schedule.replay_capacity_steps, PIXEL_REPLAY_STEPS)
-    return schedule.model_copy(update={"replay_capacity_steps": capacity})
+M = TypeVar("M", bound=nn.Module)
 
 
 class Stateful(Protocol):
@@ -36,12 +26,29 @@ class Stateful(Protocol):
 class Learner(Agent):
     """An agent that is the sum of named components, each saved and restored by its own means.
 
+    Args:
+        context: where it lives.
+
     Attributes:
         components: everything that `update` and the actors depend on.
     """
 
-    context: AgentContext
     components: dict[str, Stateful]
+
+    def __init__(self, context: AgentContext) -> None:
+        self.context = context
+        self._draws = Draws(derive_seed(context.seed, "updates"), context.device)
+        self.components = {"draws": self._draws}
+
+    def component(self, name: str, build: Callable[[], M]) -> M:
+        """The new component `name`: a module whose initial parameters are drawn from a stream of its own."""
+        module = initialised(build, derive_seed(self.context.seed, "init", name)).to(self.context.device)
+        self.components[name] = module
+        return module
+
+    def actor_draws(self, seed: int) -> Draws:
+        """What an actor with that seed draws from."""
+        return Draws(derive_seed(seed, "actor"), self.context.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The components' states by name."""
@@ -51,51 +58,3 @@ class Learner(Agent):
         """Restore every component; KeyError if one is missing."""
         for name, component in self.components.items():
             component.load_state_dict(state[name])
-
-
-class LatentActor(Actor):
-    """Filters observations with a world model and hands the model state to a policy.
-
-    Args:
-        world_model: whose current weights it filters with.
-        context: action size and device.
-        draws: the actor's own.
-    """
-
-    def __init__(self, world_model: WorldModel, context: AgentContext, draws: Draws) -> None:
-        self._world_model, self._context, self._draws = world_model, context, draws
-        self._encoder, self._filter = acting.encoder(world_model.encoder), acting.filter_step(world_model.rssm)
-        self._state: LatentState | None = None
-        self._action = torch.zeros(1, context.action_dim, device=context.device)
-
-    @abstractmethod
-    def policy(self, feat: Tensor, step: int) -> Tensor:
-        """The action [1, A] at the model state `feat` [1, F]."""
-
-    def begin_episode(self) -> None:
-        """Start from the zero state and the zero action."""
-        self._state = None
-        self._action = torch.zeros_like(self._action)
-
-    @torch.inference_mode()
-    def act(self, observation: Array, step: int) -> Array:
-        """The action, float32 [A]; the posterior latent is drawn in evaluation too, as published."""
-        model = self._world_model
-        state = model.rssm.initial(1) if self._state is None else self._state
-        seen = torch.as_tensor(observation, device=self._action.device).unsqueeze(0)
-        embed = self._encoder(preprocess(seen, symlog_states=model.config.symlog_states))
-        self._state = self._filter(state, self._action, embed, self._draws)
-        self._action = self.policy(self._state.feat, step)
-        return self._action[0].cpu().numpy()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Model state, last action and draws."""
-        state = None if self._state is None else list(self._state)
-        return {"state": state, "action": self._action, "draws": self._draws.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        device = self._action.device
-        self._state = None if state["state"] is None else LatentState(*(x.to(device) for x in state["state"]))
-        self._action = state["action"].to(device)
-        self._draws.load_state_dict(state["draws"])

@@ -1,4 +1,4 @@
-"""The recurrent state-space model: deterministic path, discrete latents, prior and posterior.
+"""The recurrent state-space model: deterministic path, stochastic latents, prior and posterior.
 
 Source: Hafner et al. 2021 (DreamerV2), sec. 2; sizes as in Choreographer, app. B.1.
 """
@@ -9,22 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from urlbench.agents.common.distributions import onehot
 from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.latents import Latents
 
 
 class LatentState(NamedTuple):
     """A model state.
 
     Attributes:
-        stoch: V one-hot variables of C classes, [..., V, C].
+        stoch: V variables of C numbers, [..., V, C]: one-hot, say; `Latents` says.
         deter: deterministic state, [..., D].
-        logits: of the distribution that `stoch` was drawn from, [..., V, C].
+        params: of the distribution that `stoch` was drawn from, [..., V, P]: logits, say.
     """
 
     stoch: Tensor
     deter: Tensor
-    logits: Tensor
+    params: Tensor
 
     @property
     def feat(self) -> Tensor:
@@ -77,37 +77,34 @@ class RSSM(nn.Module):
         action_dim: A.
         deter: D.
         hidden: width of the layers around the cell.
-        variables: V.
-        classes: C.
+        latents: the stochastic state's distribution.
     """
 
-    def __init__(
-        self, embed_dim: int, action_dim: int, *, deter: int, hidden: int, variables: int, classes: int
-    ) -> None:
+    def __init__(self, embed_dim: int, action_dim: int, *, deter: int, hidden: int, latents: Latents) -> None:
         super().__init__()
-        self.deter, self.variables, self.classes, self.action_dim = deter, variables, classes, action_dim
-        self.pre = nn.Linear(variables * classes + action_dim, hidden)
+        self.deter, self.latents, self.action_dim = deter, latents, action_dim
+        self.pre = nn.Linear(latents.size + action_dim, hidden)
         self.cell = NormedGRUCell(hidden, deter)
         self.prior1 = nn.Linear(deter, hidden)
-        self.prior2 = nn.Linear(hidden, variables * classes)
+        self.prior2 = nn.Linear(hidden, latents.outputs)
         self.post1 = nn.Linear(deter + embed_dim, hidden)
-        self.post2 = nn.Linear(hidden, variables * classes)
+        self.post2 = nn.Linear(hidden, latents.outputs)
 
     @property
     def feat_dim(self) -> int:
         """Size of `LatentState.feat`."""
-        return self.variables * self.classes + self.deter
+        return self.latents.size + self.deter
 
     def initial(self, batch: int) -> LatentState:
         """The all-zero state of `batch` sequences."""
         weight = self.pre.weight
-        stoch = weight.new_zeros(batch, self.variables, self.classes)
-        return LatentState(stoch, weight.new_zeros(batch, self.deter), stoch)
+        params = self.latents.params(weight.new_zeros(batch, self.latents.outputs))
+        return LatentState(weight.new_zeros(batch, *self.latents.shape), weight.new_zeros(batch, self.deter), params)
 
     def imagine_step(self, state: LatentState, action: Tensor, draws: Draws) -> LatentState:
         """The predicted next state after `action` [N, A] in `state` [N]; stoch is drawn from the prior."""
         deter = self._advance(state.stoch, state.deter, action)
-        return self._draw(deter, self.prior_logits(deter), draws)
+        return self._draw(deter, self.prior(deter), draws)
 
     def observe_step(
         self, state: LatentState, action: Tensor, embed: Tensor, is_first: Tensor, draws: Draws
@@ -128,7 +125,7 @@ class RSSM(nn.Module):
             draws: of the posterior latents.
 
         Returns:
-            Posterior and prior, [B, T, ...]. The prior's `stoch` is not drawn, since only its logits matter: it
+            Posterior and prior, [B, T, ...]. The prior's `stoch` is not drawn, since only its parameters matter: it
             is the posterior's.
         """
         embed_part = self._embed_part(embed)  # the embedding's projection needs no recurrence: once for all T
@@ -137,11 +134,11 @@ class RSSM(nn.Module):
             state = self._observe(state, action[:, t], embed_part[:, t], is_first[:, t], draws)
             states.append(state)
         post = LatentState(*(torch.stack(parts, 1) for parts in zip(*states, strict=True)))
-        return post, post._replace(logits=self.prior_logits(post.deter))
+        return post, post._replace(params=self.prior(post.deter))
 
-    def prior_logits(self, deter: Tensor) -> Tensor:
-        """[..., D] to [..., V, C]."""
-        return self._unflatten(self.prior2(F.elu_(self.prior1(deter))))
+    def prior(self, deter: Tensor) -> Tensor:
+        """Parameters [..., V, P] of the latents at `deter` [..., D]."""
+        return self.latents.params(self.prior2(F.elu_(self.prior1(deter))))
 
     def _observe(
         self, state: LatentState, action: Tensor, embed_part: Tensor, is_first: Tensor, draws: Draws
@@ -149,7 +146,7 @@ class RSSM(nn.Module):
         keep = (~is_first).to(action.dtype).unsqueeze(-1)
         deter = self._advance(state.stoch * keep.unsqueeze(-1), state.deter * keep, action * keep)
         hidden = F.elu_(F.linear(deter, self.post1.weight[:, : self.deter]) + embed_part)
-        return self._draw(deter, self._unflatten(self.post2(hidden)), draws)
+        return self._draw(deter, self.latents.params(self.post2(hidden)), draws)
 
     def _embed_part(self, embed: Tensor) -> Tensor:
         return F.linear(embed, self.post1.weight[:, self.deter :], self.post1.bias)
@@ -159,9 +156,5 @@ class RSSM(nn.Module):
         next_deter: Tensor = self.cell(x, deter)
         return next_deter
 
-    def _draw(self, deter: Tensor, logits: Tensor, draws: Draws) -> LatentState:
-        probs = F.softmax(logits, -1)
-        return LatentState(onehot(draws.latent(probs.detach()), probs), deter, logits)
-
-    def _unflatten(self, logits: Tensor) -> Tensor:
-        return logits.unflatten(-1, (self.variables, self.classes))
+    def _draw(self, deter: Tensor, params: Tensor, draws: Draws) -> LatentState:
+        return LatentState(self.latents.sample(params, draws), deter, params)

@@ -1,17 +1,20 @@
-"""The world model: encoder, RSSM, decoder and reward head, trained by one loss.
+"""The world model: encoder, RSSM, decoder, reward head and, where episodes end early, continue head; one loss.
 
 Source: Hafner et al. 2021 (DreamerV2), eq. 2, with KL balancing; sizes as in Mazzaglia et al. 2023
-(Choreographer), app. B.1. There is no continue head: no task of the suites terminates.
+(Choreographer), app. B.1.
 """
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from urlbench.agents.common.distributions import categorical_kl, unit_normal_nll
+from urlbench.agents.common.distributions import unit_normal_nll
 from urlbench.agents.common.draws import Draws
+from urlbench.agents.common.latents import CategoricalLatents, Latents
+from urlbench.agents.common.masks import unmasked, unmasked_mean
 from urlbench.agents.common.networks import MLP, ConvDecoder, ConvEncoder
 from urlbench.agents.common.rssm import RSSM, LatentState
 from urlbench.core.interfaces import AgentContext, Array
@@ -30,7 +33,8 @@ class WorldModelConfig(Spec):
             drown positions; published: False. Images are never changed by it.
         mlp_units: hidden layers of the reward head and of the state encoder and decoder.
         conv_depth: channels of the first convolution, from pixels.
-        kl_balance: share of the KL's gradient that trains the prior.
+        kl_balance: share of the KL's gradient that trains the prior; None for the plain KL of Dreamer's first version,
+            which trains both in full.
         free_nats: below this mean KL the KL loss has no gradient.
         reward_clip: what the reward head is trained on; published: `identity`.
         reward_shapes_model: let the reward loss train the whole model. The released configuration says so
@@ -44,11 +48,16 @@ class WorldModelConfig(Spec):
     symlog_states: bool = False
     mlp_units: tuple[int, ...] = (400, 400, 400, 400)
     conv_depth: int = 48
-    kl_balance: float = 0.8
+    kl_balance: float | None = 0.8
     free_nats: float = 1.0
     lr: float = 3e-4
     reward_clip: Literal["identity", "sign", "tanh"] = "identity"
     reward_shapes_model: bool = False
+
+    @property
+    def latents(self) -> Latents:
+        """The stochastic state's distribution."""
+        return CategoricalLatents(self.variables, self.classes)
 
     @property
     def elu_images(self) -> bool:
@@ -61,7 +70,7 @@ class WorldModelLoss(NamedTuple):
 
     Attributes:
         loss: scalar.
-        post: detached posterior states [B, T, ...], where imagination starts.
+        post: detached posterior states [B, T, ...].
         kl: detached KL[posterior || prior] per state, without free nats, [B, T].
         embed: detached embeddings of the observations, [B, T, E].
         metrics: scalars by name.
@@ -74,27 +83,38 @@ class WorldModelLoss(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def kl_balance(
-    post_logits: Tensor, prior_logits: Tensor, balance: float = 0.8, free_nats: float = 1.0
+def kl_loss(
+    latents: Latents,
+    post: Tensor,
+    prior: Tensor,
+    *,
+    balance: float | None = 0.8,
+    free_nats: float = 1.0,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The balanced KL loss; free nats are applied to the mean over batch and time, not to single states.
+    """The KL loss; free nats are applied to the mean over batch and time, not to single states.
 
-    Source: Hafner et al. 2021 (DreamerV2), alg. 2.
+    Source: Hafner et al. 2021 (DreamerV2), alg. 2; without balance Hafner et al. 2020 (Dreamer), eq. 10.
 
     Args:
-        post_logits: [B, T, V, C].
-        prior_logits: [B, T, V, C].
-        balance: weight of the term that trains the prior.
+        latents: whose KL it is.
+        post: parameters of the posterior, [B, T, V, P].
+        prior: those of the prior, [B, T, V, P].
+        balance: weight of the term that trains the prior; None if one term trains both.
         free_nats: lower bound of each mean.
+        mask: [B, T], see `unmasked`.
 
     Returns:
         Loss (scalar) and detached KL per state [B, T].
     """
-    trains_prior = categorical_kl(post_logits.detach(), prior_logits)
-    trains_post = categorical_kl(post_logits, prior_logits.detach())
-    floor = trains_prior.new_tensor(free_nats)
-    loss = balance * torch.maximum(trains_prior.mean(), floor)
-    loss = loss + (1 - balance) * torch.maximum(trains_post.mean(), floor)
+    floor = post.new_tensor(free_nats)
+    if balance is None:
+        kl = latents.kl(post, prior)
+        return torch.maximum(unmasked_mean(kl, mask), floor), kl.detach()
+    trains_prior = latents.kl(post.detach(), prior)
+    trains_post = latents.kl(post, prior.detach())
+    loss = balance * torch.maximum(unmasked_mean(trains_prior, mask), floor)
+    loss = loss + (1 - balance) * torch.maximum(unmasked_mean(trains_post, mask), floor)
     return loss, trains_prior.detach()
 
 
@@ -110,6 +130,20 @@ def clip_reward(reward: Tensor, how: Literal["identity", "sign", "tanh"]) -> Ten
     return {"identity": lambda r: r, "sign": torch.sign, "tanh": torch.tanh}[how](reward)
 
 
+def start_states(post: LatentState, batch: Mapping[str, Tensor]) -> LatentState:
+    """Where imagination starts: in every state of a batch but those of padding and those that ended their episode.
+
+    Args:
+        post: model states [B, T, ...].
+        batch: as the replay gives it.
+
+    Returns:
+        N states.
+    """
+    goes_on = batch["mask"] & (batch["discount"] > 0) if "mask" in batch else None
+    return LatentState(*(unmasked(x, goes_on) for x in post))
+
+
 def to_tensors(batch: Mapping[str, Array], device: str) -> dict[str, Tensor]:
     """A replay batch on `device`: on a CPU it shares memory with `batch`, to a GPU it travels while the CPU goes on."""
     tensors = {key: torch.as_tensor(value) for key, value in batch.items()}
@@ -120,10 +154,10 @@ def to_tensors(batch: Mapping[str, Array], device: str) -> dict[str, Tensor]:
 
 
 class WorldModel(nn.Module):
-    """Encoder, RSSM, decoder and reward head.
+    """Encoder, RSSM, decoder, reward head and, if episodes end early, continue head.
 
     Args:
-        context: observation kind and shape, action size.
+        context: observation kind and shape, action size, whether episodes end early.
         config: sizes and loss settings.
 
     Attributes:
@@ -146,14 +180,14 @@ class WorldModel(nn.Module):
             context.action_dim,
             deter=config.deter,
             hidden=config.hidden,
-            variables=config.variables,
-            classes=config.classes,
+            latents=config.latents,
         )
         if context.observation_kind == "pixels":
             self.decoder = ConvDecoder(self.rssm.feat_dim, config.conv_depth, elu_output=config.elu_images)
         else:
             self.decoder = MLP(self.rssm.feat_dim, units, context.observation_shape[0], norm=True)
         self.reward_head = MLP(self.rssm.feat_dim, units, 1)
+        self.continue_head = MLP(self.rssm.feat_dim, units, 1) if context.ends_early else None
 
     def embed(self, observation: Tensor) -> Tensor:
         """Raw observations [..., O] or [..., 3, H, W] to embeddings [..., E]."""
@@ -165,27 +199,44 @@ class WorldModel(nn.Module):
         reward: Tensor = self.reward_head(feat).squeeze(-1)
         return reward
 
+    def continues(self, feat: Tensor) -> Tensor | None:
+        """The probability [...] that an episode goes on behind model states [..., F]; None where it always does."""
+        return None if self.continue_head is None else self.continue_head(feat).squeeze(-1).sigmoid()
+
     def loss(self, batch: Mapping[str, Tensor], draws: Draws) -> WorldModelLoss:
-        """KL + observation NLL + reward NLL, each a mean over batch and time, each with scale 1.
+        """KL + observation NLL + reward NLL + continue NLL, each a mean over batch and time, each with scale 1.
 
         Args:
-            batch: `observation` [B, T, ...], `action` [B, T, A], `reward` [B, T], `is_first` [B, T].
+            batch: `observation` [B, T, ...], `action` [B, T, A], `reward` [B, T], `is_first` [B, T]; if episodes end
+                early also `discount` and `mask` [B, T].
             draws: of the latents.
         """
+        mask = batch.get("mask")
         target = preprocess(batch["observation"], symlog_states=self.config.symlog_states)
         embed = self.encoder(target)
         post, prior = self.rssm.observe(batch["action"], embed, batch["is_first"], draws)
-        kl_loss, kl = kl_balance(post.logits, prior.logits, self.config.kl_balance, self.config.free_nats)
+        balance, free_nats = self.config.kl_balance, self.config.free_nats
+        model_loss, kl = kl_loss(
+            self.rssm.latents, post.params, prior.params, balance=balance, free_nats=free_nats, mask=mask
+        )
         feat = post.feat
-        observation_loss = unit_normal_nll(self.decoder(feat), target, event_dims=target.dim() - 2).mean()
+        observation_nll = unit_normal_nll(self.decoder(feat), target, event_dims=target.dim() - 2)
+        observation_loss = unmasked_mean(observation_nll, mask)
         # Published: the reward head learns from the states but does not shape them (see the configuration).
         reward_feat = feat if self.config.reward_shapes_model else feat.detach()
         reward = clip_reward(batch["reward"], self.config.reward_clip)
-        reward_loss = unit_normal_nll(self.reward(reward_feat), reward).mean()
+        reward_loss = unmasked_mean(unit_normal_nll(self.reward(reward_feat), reward), mask)
+        loss = model_loss + observation_loss + reward_loss
         metrics = {
-            "kl": kl.mean(),
-            "kl_loss": kl_loss.detach(),
+            "kl": unmasked_mean(kl, mask),
+            "kl_loss": model_loss.detach(),
             "observation_loss": observation_loss.detach(),
             "reward_loss": reward_loss.detach(),
         }
-        return WorldModelLoss(kl_loss + observation_loss + reward_loss, post.detach(), kl, embed.detach(), metrics)
+        if self.continue_head is not None:
+            logit = self.continue_head(feat).squeeze(-1)
+            nll = F.binary_cross_entropy_with_logits(logit, batch["discount"], reduction="none")
+            continue_loss = unmasked_mean(nll, mask)
+            loss = loss + continue_loss
+            metrics["continue_loss"] = continue_loss.detach()
+        return WorldModelLoss(loss, post.detach(), kl, embed.detach(), metrics)

@@ -15,10 +15,11 @@ from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.knn_entropy import KnnReward
 from urlbench.agents.common.networks import MLP, initialised, relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.skills import SkillSpace, draw_direction
 from urlbench.agents.common.successor_features import solve_task, task_reward
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
-from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
-from urlbench.agents.ddpg.skills import SphereSkills
+from urlbench.agents.ddpg.pretraining import IntrinsicReward, Learned, Method, SkilledConfig
+from urlbench.agents.ddpg.skills import Skills
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 from urlbench.core.seeding import derive_seed
@@ -48,6 +49,10 @@ class APSConfig(SkilledConfig):
     task_samples: int = Field(default=4096, gt=0)
     task_solver: Literal["least_squares", "swapped"] = "least_squares"
     task_features: Literal["random", "pretrained"] = "random"
+
+
+def _tasks(config: APSConfig) -> SkillSpace:
+    return SkillSpace(config.skill_dim, draw_direction, config.skill_steps)
 
 
 def feature_network(backbone_features: int, config: APSConfig) -> MLP:
@@ -82,7 +87,7 @@ class SuccessorReward(IntrinsicReward):
         return Learned(entropy + along, metrics)
 
 
-class SolvedTask(SphereSkills):
+class SolvedTask(Skills):
     """Random tasks at first; then the one that the sampled rewards ask for.
 
     Args:
@@ -97,7 +102,7 @@ class SolvedTask(SphereSkills):
     ready: Tensor
 
     def __init__(self, config: APSConfig, phi: MLP) -> None:
-        super().__init__(config.skill_dim, config.skill_steps)
+        super().__init__(_tasks(config))
         self.config, self.phi = config, phi.requires_grad_(False)
         self.register_buffer("features", torch.zeros(config.task_samples, config.skill_dim))
         self.register_buffer("rewards", torch.zeros(config.task_samples))
@@ -141,7 +146,7 @@ SPEC = pretrained_spec(
     config=APSConfig,
     method=Method(
         reward=SuccessorReward,
-        skills=lambda config: SphereSkills(config.skill_dim, config.skill_steps),
+        skills=lambda config: Skills(_tasks(config)),
         finetuning_skills=_finetuning_skills,
         successor=True,
     ),

@@ -15,8 +15,8 @@ from urlbench.agents.common.knn_entropy import KnnReward
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
 from urlbench.agents.ddpg.icm import InverseDynamics
-from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.networks import Trunk
+from urlbench.agents.ddpg.pretraining import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 

@@ -113,22 +113,28 @@ class Transitions(NamedTuple):
 def n_step_transitions(
     batch: Mapping[str, Tensor], discount: float, sampled_skill: Literal["previous", "acting"] = "previous"
 ) -> Transitions:
-    """Turn replay windows of n + 1 entries into transitions over n steps.
+    """Turn replay windows of n + 1 entries into transitions over n steps, or up to where the episode ended before.
 
     Args:
         batch: `observation` [N, n + 1, ...], `action` [N, n + 1, A], `reward` and `discount` [N, n + 1]; entry 0
             holds the first observation, entry 1 the action taken there and what it led to. `skill`, if there is one,
-            [N, n + 1, K], was followed on the way to its entry.
+            [N, n + 1, K], was followed on the way to its entry. `mask` [N, n + 1], if there is one, is False behind an
+            episode's end; an action was taken in each window.
         discount: of one step.
         sampled_skill: see `SkilledConfig`.
     """
-    reward, factor = torch.zeros_like(batch["reward"][:, 0]), torch.ones_like(batch["reward"][:, 0])
-    for i in range(1, batch["reward"].shape[1]):
-        reward = reward + factor * batch["reward"][:, i]
-        factor = factor * discount * batch["discount"][:, i]
+    observation, reward, step = batch["observation"], batch["reward"], discount * batch["discount"]
+    last = observation[:, -1]
+    if "mask" in batch:
+        mask = batch["mask"]
+        reward, step = reward.masked_fill(~mask, 0), step.masked_fill(~mask, 1)
+        last = observation[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1]
+    total, factor = torch.zeros_like(reward[:, 0]), torch.ones_like(reward[:, 0])
+    for i in range(1, reward.shape[1]):
+        total = total + factor * reward[:, i]
+        factor = factor * step[:, i]
     skill = batch["skill"][:, 0 if sampled_skill == "previous" else 1] if "skill" in batch else None
-    observation = batch["observation"]
-    return Transitions(observation[:, 0], batch["action"][:, 1], reward, factor, observation[:, -1], skill)
+    return Transitions(observation[:, 0], batch["action"][:, 1], total, factor, last, skill)
 
 
 @torch.no_grad()

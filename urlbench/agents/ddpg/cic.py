@@ -16,9 +16,10 @@ from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.knn_entropy import KnnReward
 from urlbench.agents.common.networks import relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.skills import SkillSpace, draw_point
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
-from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
-from urlbench.agents.ddpg.skills import ConstantSkill, CubeSkills
+from urlbench.agents.ddpg.pretraining import IntrinsicReward, Learned, Method, SkilledConfig
+from urlbench.agents.ddpg.skills import Skills
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 
@@ -100,6 +101,12 @@ class ContrastiveControl(IntrinsicReward):
         return Learned(self.knn(features), {"contrastive_loss": loss.detach()})
 
 
+def _constant_skill(config: CICConfig) -> Skills:
+    return Skills(
+        SkillSpace(config.skill_dim, lambda draws, like: torch.full_like(like, config.finetuning_skill), None)
+    )
+
+
 SPEC = pretrained_spec(
     name="cic",
     description="DDPG with continuous skills: contrastive features, entropy reward",
@@ -107,8 +114,8 @@ SPEC = pretrained_spec(
     config=CICConfig,
     method=Method(
         reward=ContrastiveControl,
-        skills=lambda config: CubeSkills(config.skill_dim, config.skill_steps),
-        finetuning_skills=lambda config, context, reward: ConstantSkill(config.skill_dim, config.finetuning_skill),
+        skills=lambda config: Skills(SkillSpace(config.skill_dim, draw_point, config.skill_steps)),
+        finetuning_skills=lambda config, context, reward: _constant_skill(config),
     ),
     smoke={"skill_dim": 8, "neighbours": 3},
     small={"skill_dim": 16},

@@ -1,7 +1,7 @@
 """DDPG from scratch: what fine-tuning gives without pretraining."""
 
 from urlbench.agents.ddpg.backbone import DDPGConfig
-from urlbench.agents.ddpg.learner import Finetuning
+from urlbench.agents.ddpg.finetuning import Finetuning
 from urlbench.agents.ddpg.spec import IMAGE, SMALL, SMOKE
 from urlbench.core.interfaces import AgentContext, AgentSpec
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
-from urlbench.agents.common.skill_space import distinctness
+from urlbench.agents.common.skills import SkillSpace, distinctness, draw_onehot
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
-from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
-from urlbench.agents.ddpg.skills import OneHotSkills
+from urlbench.agents.ddpg.pretraining import IntrinsicReward, Learned, Method, SkilledConfig
+from urlbench.agents.ddpg.skills import Skills
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 
@@ -61,8 +61,8 @@ class SkillDiscriminator(IntrinsicReward):
         return Learned(reward, {"discriminator_loss": loss.detach(), "discriminator_accuracy": accuracy})
 
 
-def _skills(config: DIAYNConfig) -> OneHotSkills:
-    return OneHotSkills(config.skills, config.skill_steps)
+def _skills(config: DIAYNConfig) -> Skills:
+    return Skills(SkillSpace(config.skills, draw_onehot, config.skill_steps))
 
 
 SPEC = pretrained_spec(

@@ -12,7 +12,7 @@ from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
-from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
+from urlbench.agents.ddpg.pretraining import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 

@@ -5,11 +5,13 @@ as wide as the other layers, and one hidden layer behind them; from pixels, narr
 """
 
 import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from urlbench.agents.common import acting
 from urlbench.agents.common.distributions import ClampedNormal
 from urlbench.agents.common.networks import orthogonal_, relu_mlp
 from urlbench.core.types import ObservationKind
@@ -48,6 +50,17 @@ class Policy(nn.Module):
         """The action distribution at `x` [..., inputs] with the standard deviation `std`."""
         mean = torch.tanh(self.head(self.trunk(x)))
         return ClampedNormal(mean, torch.full_like(mean, std))
+
+
+def acting_policy(net: Policy) -> Callable[[Tensor, float], ClampedNormal]:
+    """The policy as actors ask it; see `common.acting`."""
+    into, norm, head = acting.linear(net.trunk.linear), acting.layer_norm(net.trunk.norm), acting.mlp(net.head)
+
+    def function(x: Tensor, std: float) -> ClampedNormal:
+        mean = head(norm(into(x)).tanh_()).tanh_()
+        return ClampedNormal(mean, torch.full_like(mean, std))
+
+    return function
 
 
 class TwinCritic(nn.Module):

@@ -15,7 +15,7 @@ from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import orthogonal_, relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions, soft_update
-from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
+from urlbench.agents.ddpg.pretraining import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 from urlbench.core.precision import products_in

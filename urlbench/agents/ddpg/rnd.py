@@ -16,7 +16,7 @@ from urlbench.agents.common.networks import relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.running_moments import RunningMoments
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
-from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, PretrainedConfig
+from urlbench.agents.ddpg.pretraining import IntrinsicReward, Learned, Method, PretrainedConfig
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP, orthogonal_, relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
+from urlbench.agents.common.skills import SkillSpace, draw_onehot
 from urlbench.agents.ddpg.backbone import ADAM, Backbone, Transitions
-from urlbench.agents.ddpg.learner import IntrinsicReward, Learned, Method, SkilledConfig
-from urlbench.agents.ddpg.skills import OneHotSkills
+from urlbench.agents.ddpg.pretraining import IntrinsicReward, Learned, Method, SkilledConfig
+from urlbench.agents.ddpg.skills import Skills
 from urlbench.agents.ddpg.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 
@@ -115,8 +116,8 @@ class StateMarginalMatching(IntrinsicReward):
         return Learned(reward.detach(), metrics)
 
 
-def _skills(config: SMMConfig) -> OneHotSkills:
-    return OneHotSkills(config.skills, None)
+def _skills(config: SMMConfig) -> Skills:
+    return Skills(SkillSpace(config.skills, draw_onehot, None))
 
 
 SPEC = pretrained_spec(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from urlbench.agents.ddpg.learner import Method, PretrainedConfig, Pretraining
+from urlbench.agents.ddpg.pretraining import Method, PretrainedConfig, Pretraining
 from urlbench.core.interfaces import Agent, AgentContext, AgentSpec
 from urlbench.core.types import ImageFormat
 

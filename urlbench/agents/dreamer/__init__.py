@@ -1,1 +1,8 @@
-"""Dreamer and the intrinsic rewards that it is pretrained with: one file an algorithm, one backbone for all."""
+"""Dreamer and the intrinsic rewards that it is pretrained with: one file an algorithm, one backbone for all.
+
+What an agent of one's own needs of it is a name of this package, as `__init__.pyi` lists them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,16 +13,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Critic, Trajectory
+from urlbench.agents.common.finetuning import SkillChoice
 from urlbench.agents.common.knn_entropy import KnnReward
+from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.networks import MLP, initialised, relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.skill_space import SkillSpace, draw_direction
+from urlbench.agents.common.skills import SkillSpace, draw_direction
 from urlbench.agents.common.successor_features import solve_task, task_reward
 from urlbench.agents.common.world_model import WorldModel, WorldModelLoss
-from urlbench.agents.dreamer.finetuning import SkillChoice
-from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method
-from urlbench.agents.dreamer.skilled import SkilledConfig, choice_step
+from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method, SkilledConfig, choice_step
 from urlbench.agents.dreamer.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 from urlbench.core.seeding import derive_seed
@@ -76,7 +76,9 @@ class SuccessorReward(IntrinsicReward):
 
     def learn(self, batch: Mapping[str, Tensor], model: WorldModelLoss) -> dict[str, Tensor]:
         """A step that turns the features towards the task that was followed."""
-        loss = -task_reward(self.phi(model.post.feat), batch["skill"]).mean()
+        mask = batch.get("mask")
+        phi, task = self.phi(unmasked(model.post.feat, mask)), unmasked(batch["skill"], mask)
+        loss = -task_reward(phi, task).mean()
         self.optimisers["phi"].step(loss)
         return {"task_loss": loss.detach()}
 
@@ -131,7 +133,7 @@ class SolvedTask(SkillChoice):
     seen: Tensor
 
     def __init__(self, context: AgentContext, config: APSConfig, pretrained: SuccessorReward) -> None:
-        super().__init__()
+        super().__init__(choice_step(config, context))
         self._solver = config.task_solver
         phi = initialised(
             lambda: feature_network(pretrained.feat_dim, config), derive_seed(context.seed, "init", "task_features")
@@ -146,8 +148,9 @@ class SolvedTask(SkillChoice):
     @torch.no_grad()
     def observe(self, batch: Mapping[str, Tensor], post: LatentState, behaviour: ActorCritic) -> Tensor | None:
         """Rewards that are all zero point nowhere; the released code goes on with a task that is not a number."""
-        count, reward = len(self.rewards), batch["reward"].flatten()
-        phi = F.normalize(self.phi(post.feat.flatten(0, 1)), dim=-1)
+        count, mask = len(self.rewards), batch.get("mask")
+        reward, feat = unmasked(batch["reward"], mask), unmasked(post.feat, mask)
+        phi = F.normalize(self.phi(feat), dim=-1)
         self.features.copy_(torch.cat([self.features, phi])[-count:])
         self.rewards.copy_(torch.cat([self.rewards, reward])[-count:])
         self.seen += len(reward)
@@ -165,7 +168,6 @@ SPEC = pretrained_spec(
         reward=SuccessorReward,
         skills=lambda config: SkillSpace(config.skill_dim, draw_direction, config.skill_steps),
         choice=SolvedTask,
-        choice_step=choice_step,
         critic=lambda inputs, config: SuccessorCritic(inputs, config.actor_critic, config.skill_dim),
     ),
     smoke={"hidden": 32, "task_states": 256},

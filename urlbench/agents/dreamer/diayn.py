@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from urlbench.agents.common.actor_critic import ActorCritic, Trajectory
+from urlbench.agents.common.finetuning import SkillChoice
+from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.networks import relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.skill_space import SkillSpace, distinctness, draw_onehot
+from urlbench.agents.common.skills import SkillSpace, distinctness, draw_onehot
 from urlbench.agents.common.world_model import WorldModel, WorldModelLoss
-from urlbench.agents.dreamer.finetuning import SkillChoice
-from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method
-from urlbench.agents.dreamer.skilled import SkilledConfig, choice_step
+from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method, SkilledConfig, choice_step
 from urlbench.agents.dreamer.spec import pretrained_spec
 from urlbench.core.interfaces import AgentContext
 
@@ -59,8 +59,10 @@ class SkillDiscriminator(IntrinsicReward):
 
     def learn(self, batch: Mapping[str, Tensor], model: WorldModelLoss) -> dict[str, Tensor]:
         """A step on the skills that were followed."""
-        logits, skill = self.discriminator(model.post.feat), batch["skill"].argmax(-1)
-        loss = F.cross_entropy(logits.flatten(0, 1), skill.flatten())
+        mask = batch.get("mask")
+        logits = self.discriminator(unmasked(model.post.feat, mask))
+        skill = unmasked(batch["skill"], mask).argmax(-1)
+        loss = F.cross_entropy(logits, skill)
         self.optimisers["discriminator"].step(loss)
         accuracy = (logits.argmax(-1) == skill).to(logits.dtype).mean()
         return {"discriminator_loss": loss.detach(), "discriminator_accuracy": accuracy}
@@ -78,6 +80,7 @@ def skill_scores(
     action: Tensor,
     reward: Tensor,
     how: Literal["mean_of_products", "product_of_means"],
+    mask: Tensor | None = None,
 ) -> Tensor:
     """How much the rewarded actions are those of each skill.
 
@@ -88,13 +91,15 @@ def skill_scores(
         action: that are judged in them, [B, T, A].
         reward: [B, T].
         how: see `DIAYNConfig.skill_score`.
+        mask: [B, T], see `unmasked`.
 
     Returns:
         [K].
     """
-    log_prob = torch.stack(
-        [behaviour.actor(behaviour.sees(feat, skill)).log_prob(action).sum(1) for skill in skills]
-    )  # [K, B]
+    log_prob = torch.stack([behaviour.actor(behaviour.sees(feat, skill)).log_prob(action) for skill in skills])
+    if mask is not None:
+        log_prob, reward = log_prob.masked_fill(~mask, 0), reward.masked_fill(~mask, 0)
+    log_prob = log_prob.sum(2)  # [K, B]
     returns = reward.sum(1)
     if how == "product_of_means":
         return log_prob.mean(1) * returns.mean()
@@ -111,19 +116,20 @@ class ScoredSkill(SkillChoice):
     """
 
     def __init__(self, context: AgentContext, config: DIAYNConfig, pretrained: SkillDiscriminator) -> None:
-        super().__init__()
+        super().__init__(choice_step(config, context))
         self.config = config
 
     @torch.no_grad()
     def observe(self, batch: Mapping[str, Tensor], post: LatentState, behaviour: ActorCritic) -> Tensor | None:
         """The released code takes the first skill where there is no reward."""
-        feat, action, reward = post.feat, batch["action"], batch["reward"]
-        if not bool(reward.any()):
+        feat, action, reward, mask = post.feat, batch["action"], batch["reward"], batch.get("mask")
+        if not bool(unmasked(reward, mask).any()):
             return None
         if self.config.scored_actions == "taken":
             feat, action, reward = feat[:, :-1], action[:, 1:], reward[:, 1:]
+            mask = None if mask is None else mask[:, 1:]
         skills = torch.eye(self.config.skills, device=feat.device, dtype=feat.dtype)
-        scores = skill_scores(behaviour, skills, feat, action, reward, self.config.skill_score)
+        scores = skill_scores(behaviour, skills, feat, action, reward, self.config.skill_score, mask)
         return skills[scores.argmax()]
 
 
@@ -136,7 +142,6 @@ SPEC = pretrained_spec(
         reward=SkillDiscriminator,
         skills=lambda config: SkillSpace(config.skills, draw_onehot, config.skill_steps),
         choice=ScoredSkill,
-        choice_step=choice_step,
     ),
     smoke={"skills": 8, "hidden": 32},
     small={"skills": 16, "hidden": 128, "discriminator_lr": 1e-3},

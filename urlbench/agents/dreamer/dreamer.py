@@ -1,17 +1,17 @@
 """Dreamer from scratch: what fine-tuning gives without pretraining."""
 
-from urlbench.agents.dreamer.backbone import DreamerConfig
-from urlbench.agents.dreamer.finetuning import PlainFinetuning
+from urlbench.agents.dreamer.config import DreamerConfig
+from urlbench.agents.dreamer.finetuning import DreamerFinetuning
 from urlbench.agents.dreamer.spec import SMALL, SMOKE
 from urlbench.core.interfaces import AgentContext, AgentSpec
 
 
-class FromScratch(PlainFinetuning):
+class FromScratch(DreamerFinetuning):
     """Its fine-tuning carries nothing over."""
 
-    def for_finetuning(self, context: AgentContext) -> PlainFinetuning:
+    def for_finetuning(self, context: AgentContext) -> DreamerFinetuning:
         """A fresh one."""
-        return PlainFinetuning(context, self.config)
+        return DreamerFinetuning(context, self.config)
 
 
 SPEC = AgentSpec(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from urlbench.agents.common.masks import unmasked_mean
 from urlbench.agents.common.networks import relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.world_model import WorldModel
@@ -59,7 +60,8 @@ class Curiosity(ReplayReward):
         """The first entry of a sequence, which nothing predicts, gets 1 as released."""
         with torch.no_grad():
             embed = world_model.embed(batch["observation"])
-        loss = self.errors(embed, batch["action"]).mean()
+        mask = batch["mask"][:, 1:] if "mask" in batch else None
+        loss = unmasked_mean(self.errors(embed, batch["action"]), mask)
         self.optimisers["model"].step(loss)
         with torch.no_grad():
             reward = torch.log1p(self.config.reward_scale * self.errors(embed, batch["action"]))

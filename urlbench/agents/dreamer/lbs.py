@@ -9,6 +9,7 @@ from torch import Tensor
 
 from urlbench.agents.common.actor_critic import Trajectory
 from urlbench.agents.common.lbs import LatentBayesianSurprise
+from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.world_model import WorldModel, WorldModelLoss
 from urlbench.agents.dreamer.pretraining import IntrinsicReward, Method, PretrainedConfig
@@ -36,7 +37,8 @@ class Surprise(IntrinsicReward):
 
     def learn(self, batch: Mapping[str, Tensor], model: WorldModelLoss) -> dict[str, Tensor]:
         """Regress the surprise at the observations seen."""
-        loss = self.lbs.loss(model.post.feat, model.kl)
+        mask = batch.get("mask")
+        loss = self.lbs.loss(unmasked(model.post.feat, mask), unmasked(model.kl, mask))
         self.optimisers["lbs"].step(loss)
         return {"lbs_loss": loss.detach()}
 

@@ -52,7 +52,8 @@ class Disagreement(IntrinsicReward):
     def learn(self, batch: Mapping[str, Tensor], model: WorldModelLoss) -> dict[str, Tensor]:
         """Norm of the error (not squared), mean over models; the action of an entry led to it."""
         predicted = self.predictions(model.post.feat[:, :-1], batch["action"][:, 1:])
-        loss = (model.embed[:, 1:] - predicted).norm(dim=-1).mean()
+        error = (model.embed[:, 1:] - predicted).norm(dim=-1)  # [M, B, T - 1]
+        loss = error.mean() if "mask" not in batch else error[:, batch["mask"][:, 1:]].mean()
         self.optimisers["models"].step(loss)
         return {"p2e_loss": loss.detach()}
 

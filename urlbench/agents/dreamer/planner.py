@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from urlbench.agents.common.actor_critic import ActorCritic, imagine, lambda_return
+from urlbench.agents.common.cem import CEMConfig, cem
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.rssm import LatentState
 from urlbench.agents.common.world_model import WorldModel
@@ -85,10 +86,12 @@ class Planner:
             [N].
         """
         behaviour, config = self._behaviour, self._behaviour.config
-        trajectory = imagine(self._world_model.rssm, state, lambda feat, t: actions[t], len(actions), draws)
+        trajectory = imagine(self._world_model, state, lambda feat, t: actions[t], len(actions), draws)
         reward = self._world_model.reward(trajectory.feat)
         value = behaviour.critic.slow_value(behaviour.sees(trajectory.feat, skill))
-        return lambda_return(reward[:-1], value[:-1], value[-1], config.discount, config.lambda_)[1]
+        return lambda_return(reward[:-1], value[:-1], value[-1], trajectory.discount(config.discount), config.lambda_)[
+            1
+        ]
 
     def proposals(self, state: LatentState, count: int, skill: Tensor | None, draws: Draws) -> Tensor:
         """Sequences that the policy would act, [H, N, A]; arguments as for `values`."""
@@ -98,7 +101,7 @@ class Planner:
             action = behaviour.actor(behaviour.sees(feat, skill))
             return action.sample(draws.action_noise(action.mean))
 
-        return imagine(self._world_model.rssm, state, policy, self.config.horizon, draws).action
+        return imagine(self._world_model, state, policy, self.config.horizon, draws).action
 
     @torch.no_grad()
     @many_rows()
@@ -128,18 +131,22 @@ class Planner:
         if previous is not None:
             mean[:-1] = previous[1:]
         std = torch.full_like(mean, config.init_std)
-        proposed = self.proposals(states(from_policy), from_policy, skills(from_policy), draws)
-        for _ in range(config.iterations):
-            noise = draws.normal(mean.new_empty(config.horizon, config.samples, action_dim))
-            drawn = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1, 1)
-            actions = torch.cat([drawn, proposed], 1)
-            value = self.values(states(count), actions, skills(count), draws)
-            best = value.topk(min(config.elites, count))
-            elites = actions[:, best.indices]
-            score = torch.softmax(config.temperature * best.values, 0)
-            weight = score.view(1, -1, 1)
-            new_mean = (weight * elites).sum(1)
-            spread = (weight * (elites - new_mean.unsqueeze(1)) ** 2).sum(1).sqrt()
-            std = spread.clamp(config.min_std, config.init_std)
-            mean = config.momentum * mean + (1 - config.momentum) * new_mean
-        return Plan(elites[:1, draws.row(score)], std[:1], mean)
+        search = CEMConfig(
+            iterations=config.iterations,
+            samples=config.samples,
+            elites=config.elites,
+            temperature=config.temperature,
+            momentum=config.momentum,
+            min_std=config.min_std,
+            max_std=config.init_std,
+            limit=1.0,
+        )
+        found = cem(
+            lambda actions: self.values(states(count), actions, skills(count), draws),
+            mean,
+            std,
+            search,
+            draws,
+            proposals=self.proposals(states(from_policy), from_policy, skills(from_policy), draws),
+        )
+        return Plan(found.elites[:1, draws.row(found.weights)], found.std[:1], found.mean)

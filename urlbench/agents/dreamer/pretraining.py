@@ -12,16 +12,17 @@ from typing import Any, SupportsFloat
 from torch import Tensor, nn
 
 from urlbench.agents.common.actor_critic import Critic, Trajectory
-from urlbench.agents.common.networks import initialised
+from urlbench.agents.common.finetuning import SkillChoice
+from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.optimiser import Optimiser
-from urlbench.agents.common.skill_space import SkillSpace
-from urlbench.agents.common.world_model import WorldModel, WorldModelLoss, to_tensors
-from urlbench.agents.dreamer.backbone import BehaviourLearner, DreamerActor, DreamerConfig
-from urlbench.agents.dreamer.finetuning import Finetuning, PlainFinetuning, SkillChoice, SkilledFinetuning
+from urlbench.agents.common.skills import SkillSpace
+from urlbench.agents.common.world_model import WorldModel, WorldModelLoss, start_states, to_tensors
+from urlbench.agents.common.world_model_learner import BehaviourLearner
+from urlbench.agents.dreamer.config import DreamerConfig, DreamerWorldModelConfig
+from urlbench.agents.dreamer.finetuning import DreamerFinetuning
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Actor, AgentContext, Array
 from urlbench.core.precision import many_rows
-from urlbench.core.seeding import derive_seed
 
 
 class PretrainedConfig(DreamerConfig):
@@ -38,6 +39,38 @@ class PretrainedConfig(DreamerConfig):
     pretrain_entropy: float = 0.0
     transfer_actor: bool = True
     transfer_critic: bool = False
+
+
+class SkilledWorldModelConfig(DreamerWorldModelConfig):
+    """Defaults: the released code.
+
+    Attributes:
+        reward_shapes_finetuned_model: agents with skills keep the pretraining's setting.
+    """
+
+    reward_shapes_finetuned_model: bool = False
+
+
+class SkilledConfig(PretrainedConfig):
+    """What skills add.
+
+    Attributes:
+        skill_steps: agent steps that a random skill is followed for.
+    """
+
+    world_model: SkilledWorldModelConfig = SkilledWorldModelConfig()
+    skill_steps: int = 50
+
+
+def choice_step(config: SkilledConfig, context: AgentContext) -> int:
+    """The agent step of the fine-tuning at which a skill is chosen, as released.
+
+    The first step after the seed frames that the period of skills divides, if that is counted in frames (where acting
+    counts it in agent steps).
+    """
+    repeat = context.action_repeat
+    seed, period = config.schedule.seed_frames // repeat, max(1, config.skill_steps // repeat)
+    return (seed // period + 1) * period
 
 
 class IntrinsicReward(nn.Module):
@@ -93,14 +126,12 @@ class Method:
         skills: the skills by configuration; None for algorithms without.
         choice: for algorithms with skills, builds what settles for one in fine-tuning, from context, configuration and
             the pretrained intrinsic reward.
-        choice_step: and says from which agent step on, by configuration and context.
         critic: builds another critic than the usual one, from its input's size and the configuration.
     """
 
     reward: Callable[[AgentContext, Any, WorldModel], IntrinsicReward]
     skills: Callable[[Any], SkillSpace] | None = None
     choice: Callable[[AgentContext, Any, Any], SkillChoice] | None = None
-    choice_step: Callable[[Any, AgentContext], int] | None = None
     critic: Callable[[int, Any], Critic] | None = None
 
 
@@ -135,10 +166,7 @@ class Pretraining(BehaviourLearner):
         )
         if skills is not None:
             self.recorded = {"skill": (skills.dim,)}
-        self.intrinsic = initialised(
-            lambda: method.reward(context, config, self.world_model), derive_seed(context.seed, "init", "intrinsic")
-        ).to(context.device)
-        self.components["intrinsic"] = self.intrinsic
+        self.intrinsic = self.component("intrinsic", lambda: method.reward(context, config, self.world_model))
         self.components |= {
             f"intrinsic_{name}_optimiser": optimiser for name, optimiser in self.intrinsic.optimisers.items()
         }
@@ -149,8 +177,14 @@ class Pretraining(BehaviourLearner):
 
     def actor(self, *, evaluation: bool, seed: int) -> Actor:
         """The policy that seeks the intrinsic reward; its mean in evaluation."""
-        every = None if self.skills is None else self.skills.every
-        return DreamerActor(self, self.actor_draws(seed), sample=not evaluation, skill_steps=every)
+        return PolicyActor(
+            self,
+            self.behaviour.actor,
+            self.actor_draws(seed),
+            sample=not evaluation,
+            skills=self.skills,
+            skill_steps=None if self.skills is None else self.skills.every,
+        )
 
     @many_rows()
     def update(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
@@ -159,41 +193,23 @@ class Pretraining(BehaviourLearner):
         tensors, metrics = self.intrinsic.relabel(tensors, self.world_model)
         model, learned = self.learn_world_model(tensors)
         metrics |= learned | self.intrinsic.learn(tensors, model)
-        start = model.post.flatten_batch()
+        start = start_states(model.post, tensors)
         # One random skill for each imagined trajectory.
         skill = None
         if self.skills is not None:
             skill = self.skills.draw(self._draws, start.deter.new_zeros(len(start.deter), self.skills.dim))
-        learned = self.behaviour.learn(
-            self.world_model.rssm,
-            start,
-            lambda trajectory: self.intrinsic.judge(trajectory, self.world_model, skill),
-            self._draws,
-            self._optimisers,
-            skill=skill,
-        )
+        imagined = self.behaviour.imagine(self.world_model, start, self._draws, skill)
+        reward = self.intrinsic.judge(imagined.trajectory, self.world_model, skill)
+        learned = self.behaviour.learn(imagined, reward, self._optimisers)
         return metrics | {f"behaviour_{name}": value for name, value in learned.items()}
 
-    def for_finetuning(self, context: AgentContext) -> Finetuning:
+    def for_finetuning(self, context: AgentContext) -> DreamerFinetuning:
         """An agent with this one's encoder, dynamics, decoder and policy, as released; all else starts afresh."""
-        config, method = self.config, self._method
-        agent: Finetuning
-        if self.skills is None:
-            agent = PlainFinetuning(context, config)
-        else:
-            assert method.choice is not None, "an algorithm with skills says how one is chosen"
-            assert method.choice_step is not None, "an algorithm with skills says when one is chosen"
-            agent = SkilledFinetuning(
-                context,
-                config.of_finetuning(),
-                skills=self.skills,
-                choice=method.choice(context, config, self.intrinsic),
-                choice_step=method.choice_step(config, context),
-                entropy=config.finetune_entropy,
-                entropy_in_critic=config.entropy_in_critic,
-                critic=self._critic(),
-                planner=config.planner if config.planning else None,
-            )
+        config, choice = self.config, None
+        if self.skills is not None:
+            assert self._method.choice is not None, "an algorithm with skills says how one is chosen"
+            choice = self._method.choice(context, config, self.intrinsic)
+        agent = DreamerFinetuning(context, config, skills=self.skills, choice=choice, critic=self._critic())
         agent.inherit_world_model(self.world_model)
         if config.transfer_actor:
             agent.behaviour.actor.load_state_dict(self.behaviour.actor.state_dict())

@@ -6,11 +6,12 @@ Source: the random baseline of Rajeswar et al. 2023 and of Mazzaglia et al. 2023
 from collections.abc import Mapping
 from typing import SupportsFloat
 
+from urlbench.agents.common.random_actor import RandomActor
 from urlbench.agents.common.world_model import to_tensors
-from urlbench.agents.dreamer.backbone import DreamerConfig, WorldModelLearner
-from urlbench.agents.dreamer.finetuning import PlainFinetuning
+from urlbench.agents.common.world_model_learner import WorldModelLearner
+from urlbench.agents.dreamer.config import DreamerConfig
+from urlbench.agents.dreamer.finetuning import DreamerFinetuning
 from urlbench.agents.dreamer.spec import SMALL, SMOKE
-from urlbench.agents.random import RandomActor
 from urlbench.core.interfaces import Actor, AgentContext, AgentSpec, Array
 from urlbench.core.precision import many_rows
 from urlbench.core.seeding import derive_seed
@@ -37,9 +38,9 @@ class RandomPretraining(WorldModelLearner):
         """The world model alone."""
         return self.learn_world_model(to_tensors(batch, self.context.device))[1]
 
-    def for_finetuning(self, context: AgentContext) -> PlainFinetuning:
+    def for_finetuning(self, context: AgentContext) -> DreamerFinetuning:
         """An agent with this one's encoder, dynamics and decoder, and an untrained policy."""
-        agent = PlainFinetuning(context, self.config)
+        agent = DreamerFinetuning(context, self.config)
         agent.inherit_world_model(self.world_model)
         return agent
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from urlbench.agents.common.actor_critic import Trajectory
+from urlbench.agents.common.masks import unmasked_mean
 from urlbench.agents.common.world_model import WorldModel
 from urlbench.agents.dreamer.pretraining import IntrinsicReward
 
@@ -20,7 +21,7 @@ class ReplayReward(IntrinsicReward):
     def learn_and_reward(
         self, batch: Mapping[str, Tensor], world_model: WorldModel
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One update, then rewards [B, T] without gradient; metrics.
+        """One update, then rewards [B, T] without gradient, of which those of padding do not matter; metrics.
 
         Args:
             batch: as the replay gives it.
@@ -32,7 +33,7 @@ class ReplayReward(IntrinsicReward):
     ) -> tuple[Mapping[str, Tensor], dict[str, Tensor]]:
         """The batch with these rewards."""
         reward, metrics = self.learn_and_reward(batch, world_model)
-        return {**batch, "reward": reward}, metrics | {"intrinsic_reward": reward.mean()}
+        return {**batch, "reward": reward}, metrics | {"intrinsic_reward": unmasked_mean(reward, batch.get("mask"))}
 
     def judge(self, trajectory: Trajectory, world_model: WorldModel, skill: Tensor | None) -> Tensor:
         """What the reward head has learned; differentiable in the states."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.networks import orthogonal_, relu_mlp
 from urlbench.agents.common.optimiser import Optimiser
 from urlbench.agents.common.running_moments import RunningMoments
@@ -82,14 +83,17 @@ class RandomNetworkDistillation(ReplayReward):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """A step of the predictor; then the reward."""
         observation = preprocess(batch["observation"], symlog_states=world_model.config.symlog_states)
-        x = self.normalise(observation.flatten(0, 1))
+        mask = batch.get("mask")
+        x = self.normalise(unmasked(observation, mask))
         loss = self.errors(x).mean()
         self.optimisers["predictor"].step(loss)
         with torch.no_grad():
             error = self.errors(self.normalise(x) if self.config.reward_observations == "twice" else x)
         self.moments.update(error)
-        reward = error / (self.moments.var.sqrt() + 1e-8)
-        return reward.unflatten(0, observation.shape[:2]), {"rnd_loss": loss.detach()}
+        reward, metrics = error / (self.moments.var.sqrt() + 1e-8), {"rnd_loss": loss.detach()}
+        if mask is None:
+            return reward.unflatten(0, observation.shape[:2]), metrics
+        return reward.new_zeros(mask.shape).masked_scatter(mask, reward), metrics
 
 
 SPEC = pretrained_spec(

@@ -3,20 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from urlbench.agents.choreographer.choreographer import SPEC as CHOREOGRAPHER
+from urlbench.agents.common import presets
 from urlbench.agents.dreamer.pretraining import Method, PretrainedConfig, Pretraining
 from urlbench.core.interfaces import Agent, AgentContext, AgentSpec
 
-# What these agents share with Choreographer is of the same size, so that results compare.
-_SHARED = ("schedule", "world_model", "actor_critic")
-_PLANNERS = {
-    "smoke": {"horizon": 3, "iterations": 2, "samples": 16, "elites": 4, "policy_share": 0.25},
-    "small": {"iterations": 4, "samples": 64, "elites": 16},
+SMOKE: Mapping[str, Any] = {
+    **presets.SMOKE,
+    "planner": {"horizon": 3, "iterations": 2, "samples": 16, "elites": 4, "policy_share": 0.25},
 }
-SMOKE, SMALL = (
-    {key: CHOREOGRAPHER.presets[preset][key] for key in _SHARED} | {"planner": planner}
-    for preset, planner in _PLANNERS.items()
-)
+SMALL: Mapping[str, Any] = {**presets.SMALL, "planner": {"iterations": 4, "samples": 64, "elites": 16}}
 # What pretraining with the backbone never reads.
 FINETUNING_SETTINGS = (
     "finetune_entropy",
