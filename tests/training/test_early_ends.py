@@ -18,12 +18,6 @@ from urlbench.runs.store import RunDirectory, read_jsonl
 from urlbench.training.assembly import build_environment, build_untrained_agent, check_windows
 from urlbench.training.checkpoint import snapshot_path
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _registered() -> None:
-    load_plugin(PLUGIN)
-
-
 torch.set_num_threads(1)
 Runs = tuple[tuple[Job, RunDirectory], tuple[Job, RunDirectory]]
 # A burst every ten frames, two batches of which one has entries of whole skills, and the seed frames' updates made up.
