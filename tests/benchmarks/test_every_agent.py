@@ -5,10 +5,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from toy_runs import PLUGIN, StopAt, run, toy_jobs
+from toy_runs import StopAt, run, toy_jobs
 
 from urlbench.core import registry
 
+pytestmark = pytest.mark.usefixtures("toy_suites")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -56,7 +57,6 @@ def test_a_failure_is_told_with_its_reason(every_agent: ModuleType, tmp_path: Pa
 
 
 def test_agents_run_on_the_suites_whose_observations_they_take(every_agent: ModuleType) -> None:
-    registry.load_plugin(str(PLUGIN))
     assert every_agent.takers(registry.load_suite("toy-pixels"), ["toy", "icm"]) == ["icm"]
 
 
