@@ -66,7 +66,6 @@ def fake(fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     fake_slurm.write("partitions", "\n".join(PARTITIONS))
     configure(fake_slurm)
     queue(fake_slurm, "")
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(cluster_doctor, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(cluster_doctor, "_LATE_FILE_SECONDS", 0.05)
     monkeypatch.setattr(cluster_doctor, "installed", dict)
@@ -158,15 +157,13 @@ def test_a_cluster_without_a_default_partition(fake: FakeSlurm) -> None:
     )
 
 
-def test_what_a_cluster_does_worse_than_others_is_a_warning(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_cluster_does_worse_than_others_is_a_warning(fake: FakeSlurm) -> None:
     job(fake, found__json=FOUND_OK, told="node7", restarted__json=RESTARTED_OK)
     preemption = {"PreemptMode": "CANCEL", "PreemptType": "preempt/qos"}
     changes = {"JobRequeue": "0", "MaxArraySize": "0", "AccountingStorageType": "accounting_storage/none"}
     configure(fake, **changes, **preemption)
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
     found = problems(diagnose(fake.root))
     assert [line.partition(";")[0] for line in found] == [
-        "warning  commands: called inside job 12, whose variables would reach the jobs that are submitted",
         "warning  arrays: switched off (MaxArraySize=0), so every job is submitted alone, which takes long",
         "warning  requeueing: off unless a job asks for it, as those of urlbench do (JobRequeue=0), KillWait 30 sec",
         "warning  preemption: CANCEL (preempt/qos): preempted jobs are cancelled",

@@ -78,7 +78,7 @@ def test_the_script_of_the_smallest_profile(fake_slurm: FakeSlurm) -> None:
         "# command",
         "export SUBMITIT_EXECUTOR=slurm",
         "srun --unbuffered --output 'ROOT/.slurm/urlbench-0123456789/log/%j_%t_log.out' "
-        "PYTHON -u -m submitit.core._submit 'ROOT/.slurm/urlbench-0123456789/log'",
+        "--export=ALL PYTHON -u -m submitit.core._submit 'ROOT/.slurm/urlbench-0123456789/log'",
     ]
 
 
@@ -123,7 +123,7 @@ def test_the_script_of_a_profile_with_everything(fake_slurm: FakeSlurm) -> None:
         "# command",
         "export SUBMITIT_EXECUTOR=slurm",
         "srun --unbuffered --output 'ROOT/.slurm/urlbench-0123456789/log/%A_%a_%t_log.out' "
-        "PYTHON -u -m submitit.core._submit 'ROOT/.slurm/urlbench-0123456789/log'",
+        "--export=ALL PYTHON -u -m submitit.core._submit 'ROOT/.slurm/urlbench-0123456789/log'",
     ]
 
 

@@ -165,6 +165,11 @@ class SlurmCluster:
         """The environment of commands that are to speak to this cluster."""
         return {**os.environ, "SLURM_CONF": str(self._configuration), "PATH": f"{self.folder / 'bin'}:{_PATH}"}
 
+    def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process, too, speak to this cluster."""
+        for name, value in self.environment().items():
+            monkeypatch.setenv(name, value)
+
     def run(self, *command: str) -> str:
         """What a command prints; it must succeed."""
         done = self._call(*command)

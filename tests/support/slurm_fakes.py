@@ -28,6 +28,7 @@ PATH=/usr/bin:/bin
 program=$(basename "$0")
 cd {folder} || exit 1
 echo "$program $*" >> calls
+env > "environment of $program"
 if [ -e "$program.refusal" ]; then cat "$program.refusal" >&2; exit 1; fi
 """
 _SCRIPTS = {

@@ -22,6 +22,8 @@ _SET_BY_URLBENCH = "urlbench sets it; leave it out"
 _RESERVED = {
     **dict.fromkeys(("array", "dependency", "kill-on-invalid-dep", "job-name"), _SET_BY_URLBENCH),
     **dict.fromkeys(("output", "error", "open-mode", "parsable", "wait", "wrap", "test-only"), _SET_BY_URLBENCH),
+    "quiet": "sbatch has to say the job's id",
+    "clusters": "the jobs of other clusters are not seen here; go to a machine of that one",
     **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "requeue", "no-requeue"), _SET_BY_URLBENCH),
     "signal": "use signal_seconds",
     "time": "use slot",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from urlbench.core.errors import UserError
+from urlbench.slurm.environment import without_options
 from urlbench.slurm.grouping import Place
 from urlbench.slurm.records import NAME_PREFIX, ArrayRecord, Records, latest_places
 
@@ -61,8 +62,8 @@ class Queue:
 
     @classmethod
     def look(cls) -> "Queue":
-        """Ask squeue once for all jobs of this user; UserError if it does not answer."""
-        text = call("squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={_FORMAT}")
+        """Ask squeue once for all jobs of this user, in hidden partitions, too; UserError if it does not answer."""
+        text = call("squeue", "--noheader", "--all", "--array", f"--user={os.getuid()}", f"--format={_FORMAT}")
         entries = {}
         for line in text.splitlines():
             fields = line.strip().split("|", 4)
@@ -127,10 +128,15 @@ def call(program: str, *arguments: str) -> str:
         UserError: if there is no such program, or it fails or does not answer.
     """
     command = [program, *arguments]
-    # Defaults that users give to their own calls would hide jobs from ours.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS, env=environment)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+            env=without_options(os.environ),
+        )
     except FileNotFoundError as error:
         raise UserError(
             f"{program} is not on PATH; run this on a machine of the cluster, or load its module."

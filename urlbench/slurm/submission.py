@@ -12,6 +12,7 @@ from submitit.helpers import DelayedSubmission
 
 from urlbench.core.errors import UserError
 from urlbench.slurm.element import Element
+from urlbench.slurm.environment import options_hidden
 from urlbench.slurm.grouping import Dependency
 from urlbench.slurm.profile import Profile
 from urlbench.slurm.records import ArrayRecord, Records
@@ -49,7 +50,7 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
     try:
         executor = SlurmExecutor(records.log_folder(record.name), max_num_timeout=_NEVER)
         executor.update_parameters(**parameters(record, code))
-        with executor.batch():
+        with options_hidden(), executor.batch():
             jobs = [executor.submit(_element(record, records, index)) for index in range(len(record.elements))]
     except REFUSALS as error:
         records.remove(record.name)
@@ -116,6 +117,8 @@ def parameters(record: ArrayRecord, code: Path) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "wckey": None,
         "setup": list(_setup(profile, code)),
+        # Else srun would take the job's own `export`, of which NONE loses what the lines above have set.
+        "srun_args": ["--export=ALL"],
         "additional_parameters": {**resources.extra, "requeue": True, "kill-on-invalid-dep": "yes"},
         **{name: value for name, value in given.items() if value is not None},
     }
