@@ -15,7 +15,6 @@ from urlbench.slurm.grouping import ArrayPlan, Dependency, Place, group
 def grouped(
     jobs: Iterable[Job],
     queued: Mapping[str, Place] | None = None,
-    sizes: Mapping[str, int] | None = None,
     *,
     runs_per_element: int = 1,
     most_elements: int = 1001,
@@ -24,7 +23,6 @@ def grouped(
     return group(
         list(jobs),
         queued or {},
-        sizes or {},
         runs_per_element=runs_per_element,
         most_elements=most_elements,
         names=(f"a{number}" for number in itertools.count()),
@@ -74,10 +72,9 @@ def test_a_domain_with_more_tasks_than_others_gets_the_rest_behind_its_own_eleme
     arrays = grouped(toy_plan(domains=("ball", "cube"), tasks=("ball_left", "ball_right", "cube_far")).jobs)
     assert shown(arrays)[1:] == [
         [f"finetune {task} from 100 seed {seed}" for task in ("ball_left", "cube_far") for seed in (0, 1)],
-        ["finetune ball_right from 100 seed 0"],
-        ["finetune ball_right from 100 seed 1"],
+        [f"finetune ball_right from 100 seed {seed}" for seed in (0, 1)],
     ]
-    assert [array.dependency for array in arrays[1:]] == [after("a0"), after("a0", 0), after("a0", 1)]
+    assert [array.dependency for array in arrays[1:]] == [after("a0"), after("a0")]
 
 
 def test_every_snapshot_is_a_wave() -> None:
@@ -100,8 +97,8 @@ def test_goal_sets_stand_behind_the_pretraining_of_their_seed() -> None:
     assert shown(arrays)[1] == [f"search line_find goal set 3 from 100 seed {seed}" for seed in (0, 1)]
     packed = grouped(plan.jobs, runs_per_element=2)
     runs = [f"search line_find goal set {number} from 100 seed {seed}" for seed in (0, 1) for number in (3, 7)]
-    assert shown(packed)[1:] == [[" + ".join(runs[:2])], [" + ".join(runs[2:])]]
-    assert [array.dependency for array in packed[1:]] == [after("a0"), after("a0")]
+    assert shown(packed)[1:] == [[" + ".join(runs[:2]), " + ".join(runs[2:])]]
+    assert [array.dependency for array in packed[1:]] == [after("a0", 0)]
 
 
 @pytest.mark.parametrize(("number", "sizes"), [(4, [4]), (5, [4, 1]), (8, [4, 4]), (9, [4, 4, 1])])
@@ -110,23 +107,48 @@ def test_arrays_are_cut_at_the_cluster_s_limit(number: int, sizes: list[int]) ->
     arrays = grouped(plan.jobs, most_elements=4)
     assert [len(array.packs) for array in arrays if array.phase == "pretrain"] == sizes
     assert [len(array.packs) for array in arrays if array.phase == "finetune"] == sizes
-    assert [array.dependency for array in arrays[len(sizes) :]] == [after(array.name) for array in arrays[: len(sizes)]]
+    assert [array.dependency for array in arrays[len(sizes) :]] == [
+        after(array.name, 0 if len(array.packs) == 1 else None) for array in arrays[: len(sizes)]
+    ]
 
 
 def test_what_stands_behind_one_element_is_cut_at_the_limit_too() -> None:
     plan = toy_plan(snapshots="all", domains=("ball", "cube"), seeds=(0,))
     pretrainings = [job for job in plan.jobs if job.spec.phase == "pretrain"]
     children = [job for job in plan.jobs if job.spec.domain == "ball" and job.spec.phase != "pretrain"]
-    arrays = grouped(children, queued_at(pretrainings, "old"), {"old": 2}, most_elements=3)
+    arrays = grouped(children, queued_at(pretrainings, "old"), most_elements=3)
     assert [(len(array.packs), array.dependency) for array in arrays] == [(3, after("old", 0)), (1, after("old", 0))]
 
 
-def test_an_older_array_beyond_the_limit_is_followed_element_by_element() -> None:
+def test_an_older_array_beyond_the_limit_is_followed_in_parts() -> None:
     plan = toy_plan(seeds=(0, 1, 2), tasks=("ball_left",))
-    arrays = grouped(plan.jobs[3:], queued_at(plan.jobs[:3], "old"), {"old": 3}, most_elements=2)
+    arrays = grouped(plan.jobs[3:], queued_at(plan.jobs[:3], "old"), most_elements=2)
+    assert [(array.indices, array.dependency) for array in arrays] == [((0, 1), after("old")), ((2,), after("old"))]
+
+
+def test_few_parents_with_many_children_have_an_array_each() -> None:
+    plan = toy_plan(snapshots="all", domains=("ball", "cube"), seeds=(0,))
+    arrays = grouped(plan.jobs)
     assert [(len(array.packs), array.dependency) for array in arrays] == [
-        (1, after("old", index)) for index in range(3)
+        *((2, None), (4, after("a0", 0)), (4, after("a0", 1)))
     ]
+
+
+def test_when_some_of_300_parents_are_done_1200_children_are_six_arrays() -> None:
+    plan = toy_plan(seeds=tuple(range(300)), snapshots="all")
+    parents = [job for job in plan.jobs if job.spec.phase == "pretrain"]
+    children = [job for job in plan.jobs if job.spec.phase != "pretrain"]
+    done = (0, 7, 299)
+    queued = {id_: place for id_, place in queued_at(parents, "old").items() if place.element not in done}
+    first, *others = grouped(children, queued)
+    assert (first.dependency, len(first.packs)) == (None, 12)
+    assert {job.spec.seed for pack in first.packs for job in pack} == set(done)
+    left = tuple(index for index in range(300) if index not in done)
+    assert [(array.dependency, array.indices) for array in others] == [(after("old"), left)] * 4
+    for array in others:
+        assert {(index, job.spec.seed) for index, pack in enumerate(array.packs) for job in pack} == {
+            (index, index) for index in left
+        }
 
 
 def test_similar_runs_share_an_element_and_their_children_stand_behind_it() -> None:
@@ -161,7 +183,7 @@ def test_children_of_a_whole_array_in_the_queue_follow_it_element_by_element() -
     plan = toy_plan(tasks=("ball_left",))
     # In the queue they stand the other way round.
     queued = queued_at(reversed(plan.jobs[:2]), "old")
-    (array,) = grouped(plan.jobs[2:], queued, {"old": 2})
+    (array,) = grouped(plan.jobs[2:], queued)
     assert array.dependency == after("old")
     assert [pack[0].spec.seed for pack in array.packs] == [1, 0]
 
@@ -169,9 +191,11 @@ def test_children_of_a_whole_array_in_the_queue_follow_it_element_by_element() -
 def test_children_of_a_part_of_an_array_wait_for_their_own_element() -> None:
     plan = toy_plan(seeds=(0, 1, 2), tasks=("ball_left",))
     queued = queued_at(plan.jobs[:3], "old")
-    arrays = grouped([plan.jobs[3], plan.jobs[5]], queued, {"old": 3})
-    assert [array.dependency for array in arrays] == [after("old", 0), after("old", 2)]
-    assert shown(arrays) == [["finetune ball_left from 100 seed 0"], ["finetune ball_left from 100 seed 2"]]
+    (array,) = grouped([plan.jobs[3], plan.jobs[5]], queued)
+    assert (array.dependency, array.indices) == (after("old"), (0, 2))
+    assert shown([array]) == [["finetune ball_left from 100 seed 0", "", "finetune ball_left from 100 seed 2"]]
+    (array,) = grouped([plan.jobs[5]], queued)
+    assert (array.dependency, array.indices) == (after("old", 2), (0,))
 
 
 def test_children_of_runs_that_are_done_wait_for_nothing() -> None:
@@ -181,7 +205,7 @@ def test_children_of_runs_that_are_done_wait_for_nothing() -> None:
     assert [(array.phase, array.dependency) for array in arrays] == [
         ("pretrain", None),
         ("finetune", None),
-        ("finetune", after("a0")),
+        ("finetune", after("a0", 0)),
     ]
     assert [array.packs[0][0].spec.seed for array in arrays] == [1, 0, 1]
 
@@ -197,7 +221,7 @@ def test_nothing_to_submit_is_no_array() -> None:
     assert grouped([]) == []
 
 
-def random_case(rng: random.Random) -> tuple[list[Job], dict[str, Place], dict[str, int]]:
+def random_case(rng: random.Random) -> tuple[list[Job], dict[str, Place]]:
     """Jobs to submit, of several phases, and pretrainings that are in the queue already; the rest of them is done."""
     seeds = tuple(range(rng.randint(1, 4)))
     tasks = rng.sample(("ball_left", "ball_right", "cube_near", "cube_far"), rng.randint(1, 4))
@@ -211,28 +235,29 @@ def random_case(rng: random.Random) -> tuple[list[Job], dict[str, Place], dict[s
     new, queued, _ = (pretrainings[index::3] for index in range(3))
     width = rng.randint(1, 2)
     places = {job.id: Place(f"old{index // width // 2}", index // width % 2) for index, job in enumerate(queued)}
-    sizes = {place.array: 2 for place in places.values()}
     measurements = [job for job in jobs if job.spec.phase != "pretrain" and rng.random() < 0.8]
     rng.shuffle(measurements)
-    return [*new, *measurements], places, sizes
+    return [*new, *measurements], places
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_plan_keeps_its_order_and_loses_nothing(seed: int) -> None:
     rng = random.Random(seed)
-    jobs, queued, sizes = random_case(rng)
+    jobs, queued = random_case(rng)
     runs_per_element, most_elements = rng.randint(1, 3), rng.randint(1, 5)
-    arrays = grouped(jobs, queued, sizes, runs_per_element=runs_per_element, most_elements=most_elements)
-    packs = [pack for array in arrays for pack in array.packs]
+    arrays = grouped(jobs, queued, runs_per_element=runs_per_element, most_elements=most_elements)
+    packs = [array.packs[index] for array in arrays for index in array.indices]
     assert Counter(job.id for pack in packs for job in pack) == Counter(job.id for job in jobs)
     assert {len(pack) for pack in packs} <= set(range(1, runs_per_element + 1))
-    places, known = dict(queued), set(sizes)
+    places, known = dict(queued), {place.array for place in queued.values()}
     for array in arrays:
-        assert 1 <= len(array.packs) <= most_elements
+        assert 1 <= len(array.indices) <= most_elements
+        assert array.packs[-1], "an array ends with an element"
         assert {job.spec.phase for pack in array.packs for job in pack} == {array.phase}
         if array.dependency is not None:
             assert array.dependency.array in known, "it comes after the array that it names"
-        for index, pack in enumerate(array.packs):
+        for index in array.indices:
+            pack = array.packs[index]
             waits_for = {place for job in pack if (place := places.get(job.spec.parent or "")) is not None}
             dependency = array.dependency
             element = index if dependency and dependency.kind == "aftercorr" else dependency and dependency.element

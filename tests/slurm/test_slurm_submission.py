@@ -189,18 +189,44 @@ def test_one_element_is_a_plain_job(fake_slurm: FakeSlurm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dependency", "elements", "text"),
+    ("dependency", "elements", "parents", "text"),
     [
-        (Dependency("aftercorr", NAME, None), 2, "aftercorr:101"),
-        (Dependency("aftercorr", NAME, None), 1, "afterok:101"),
-        (Dependency("afterok", NAME, 1), 2, "afterok:101_1"),
-        (Dependency("afterok", NAME, 0), 1, "afterok:101"),
+        (Dependency("aftercorr", NAME, None), 2, 2, "aftercorr:101"),
+        (Dependency("aftercorr", NAME, None), 1, 2, "afterok:101_0"),
+        (Dependency("aftercorr", NAME, None), 1, 1, "afterok:101"),
+        (Dependency("afterok", NAME, 1), 2, 2, "afterok:101_1"),
+        (Dependency("afterok", NAME, 0), 2, 1, "afterok:101"),
     ],
 )
-def test_dependencies_in_the_words_of_sbatch(dependency: Dependency, elements: int, text: str) -> None:
-    jobs = toy_plan(phase="pretrain", seeds=tuple(range(elements))).jobs
-    parents = record(jobs, Resources(slot_minutes=60)).model_copy(update={"slurm_id": "101"})
-    assert dependency_text(dependency, parents) == text
+def test_dependencies_in_the_words_of_sbatch(dependency: Dependency, elements: int, parents: int, text: str) -> None:
+    jobs = toy_plan(phase="pretrain", seeds=tuple(range(parents))).jobs
+    submitted = record(jobs, Resources(slot_minutes=60)).model_copy(update={"slurm_id": "101"})
+    array = ArrayPlan("urlbench-of-children", "finetune", ((jobs[0],),) * elements, dependency)
+    assert dependency_text(array, submitted) == text
+
+
+@pytest.mark.parametrize(
+    ("indices", "parallelism", "text"),
+    [
+        ((0, 1, 2), None, "0-2%3"),
+        ((0, 2, 3, 4, 9), None, "0,2-4,9%5"),
+        ((7,), None, "7%1"),
+        ((0, 1, 3), 2, "0-1,3%2"),
+    ],
+)
+def test_the_elements_of_an_array_in_the_words_of_sbatch(
+    fake_slurm: FakeSlurm, indices: tuple[int, ...], parallelism: int | None, text: str
+) -> None:
+    (job,) = toy_plan(phase="pretrain", seeds=(0,)).jobs
+    made = record((job,), Resources(slot_minutes=60, array_parallelism=parallelism))
+    elements = tuple((job.path,) if index in indices else () for index in range(indices[-1] + 1))
+    submitted = submit(made.model_copy(update={"elements": elements}), Records(fake_slurm.root), CODE)
+    assert re.findall("--array=(.*)", fake_slurm.scripts()[0]) == [text]
+    assert [int(row[1]) for row in fake_slurm.queue()] == list(indices) == list(submitted.indices)
+    folder = Records(fake_slurm.root).log_folder(NAME)
+    for index in indices:
+        delayed = DelayedSubmission.load(folder / f"{submitted.job_id(index)}_submitted.pkl")
+        assert delayed.function._arguments == (str(fake_slurm.root), NAME, str(index))
 
 
 def test_names_are_slurm_s_and_nobody_else_s(fake_slurm: FakeSlurm) -> None:

@@ -40,8 +40,10 @@ cp "$1" submitted/$id.sh
 name=$(sed -n 's/^#SBATCH --job-name=//p' "$1")
 reason=Priority
 if grep -q '^#SBATCH --dependency=' "$1"; then reason=Dependency; fi
-last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
-for index in $(if [ "$last" ]; then seq 0 $last; else echo N/A; fi); do
+array=$(sed -n 's/^#SBATCH --array=\\([0-9,-]*\\).*/\\1/p' "$1")
+for index in $(for part in $(echo "${array:-N/A}" | tr , ' '); do
+    if [ "$array" ]; then seq "${part%-*}" "${part#*-}"; else echo N/A; fi
+done); do
     echo "$id|$index|PENDING|$reason|$name" >> queue
 done
 if [ -e after ]; then . ./after; fi

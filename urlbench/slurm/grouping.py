@@ -6,11 +6,12 @@ Nothing here talks to Slurm.
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from urlbench.core.types import Job, Phase
 
 Pack = tuple[Job, ...]
+_Item = TypeVar("_Item")
 
 
 class Place(NamedTuple):
@@ -42,7 +43,7 @@ class ArrayPlan:
     Attributes:
         name: of the array; the name of its jobs in Slurm.
         phase: of all its runs, and so its resources.
-        packs: the runs of each element.
+        packs: the runs of each element, by its index; empty where the array has no element.
     """
 
     name: str
@@ -50,11 +51,15 @@ class ArrayPlan:
     packs: tuple[Pack, ...]
     dependency: Dependency | None
 
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Of the elements that there are."""
+        return tuple(index for index, pack in enumerate(self.packs) if pack)
+
 
 def group(
     jobs: Sequence[Job],
     queued: Mapping[str, Place],
-    sizes: Mapping[str, int],
     *,
     runs_per_element: int,
     most_elements: int,
@@ -65,7 +70,6 @@ def group(
     Args:
         jobs: to submit; parents that are not among them are done, or in `queued`.
         queued: places of runs that Slurm has already, by job id.
-        sizes: elements of the arrays that `queued` names.
         runs_per_element: at most so many similar runs share an element.
         most_elements: of an array.
         names: a fresh one for each array.
@@ -74,10 +78,9 @@ def group(
     places = dict(queued)
     for array in first:
         places.update({job.id: Place(array.name, index) for index, pack in enumerate(array.packs) for job in pack})
-    sizes = {**sizes, **{array.name: len(array.packs) for array in first}}
     first_ids = {job.id for array in first for pack in array.packs for job in pack}
     children = [job for job in jobs if job.id not in first_ids]
-    return [*first, *_after_parents(children, places, sizes, runs_per_element, most_elements, names)]
+    return [*first, *_after_parents(children, places, runs_per_element, most_elements, names)]
 
 
 def _without_parent(jobs: Sequence[Job], queued: Mapping[str, Place]) -> list[Job]:
@@ -93,7 +96,7 @@ def _packs(jobs: Iterable[Job], most: int, places: Mapping[str, Place] | None = 
         spec = job.spec
         parent = None if places is None or spec.parent is None else places[spec.parent]
         similar[spec.phase, spec.agent, spec.domain, spec.task, spec.snapshot, parent].append(job)
-    return [tuple(runs[start : start + most]) for runs in similar.values() for start in range(0, len(runs), most)]
+    return [pack for runs in similar.values() for pack in _batches(runs, most)]
 
 
 def _cut(packs: Sequence[Pack], most: int, names: Iterator[str]) -> list[ArrayPlan]:
@@ -102,21 +105,28 @@ def _cut(packs: Sequence[Pack], most: int, names: Iterator[str]) -> list[ArrayPl
     for pack in packs:
         phases[pack[0].spec.phase].append(pack)
     return [
-        ArrayPlan(next(names), phase, tuple(of_phase[start : start + most]), None)
+        ArrayPlan(next(names), phase, elements, None)
         for phase, of_phase in phases.items()
-        for start in range(0, len(of_phase), most)
+        for elements in _batches(of_phase, most)
     ]
+
+
+def _batches(items: Sequence[_Item], most: int) -> list[tuple[_Item, ...]]:
+    return [tuple(items[start : start + most]) for start in range(0, len(items), most)]
 
 
 def _after_parents(
     jobs: Sequence[Job],
     places: Mapping[str, Place],
-    sizes: Mapping[str, int],
     most_runs: int,
     most_elements: int,
     names: Iterator[str],
 ) -> Iterator[ArrayPlan]:
-    """Arrays that wait for their parents, element by element where all elements of the parents' array have a child."""
+    """Arrays that wait for their parents, as few as it takes.
+
+    An array has one child of each parent, under the parent's index, so that each waits for its own parent; where few
+    parents have many children, it has all children of one parent.
+    """
     behind: dict[tuple[str, Phase], dict[int, list[Pack]]] = defaultdict(lambda: defaultdict(list))
     for pack in _packs(jobs, most_runs, places):
         spec = pack[0].spec
@@ -124,13 +134,16 @@ def _after_parents(
         place = places[spec.parent]
         behind[place.array, spec.phase][place.element].append(pack)
     for (array, phase), by_index in behind.items():
-        size = sizes[array]
-        # The parents may have been submitted under a higher limit than today's.
-        whole = min(len(by_index[index]) for index in range(size)) if size <= most_elements else 0
-        for layer in range(whole):
-            packs = tuple(by_index[index][layer] for index in range(size))
-            yield ArrayPlan(next(names), phase, packs, Dependency("aftercorr", array, None))
-        for index, packs_of_one in by_index.items():
-            for start in range(whole, len(packs_of_one), most_elements):
-                rest = tuple(packs_of_one[start : start + most_elements])
-                yield ArrayPlan(next(names), phase, rest, Dependency("afterok", array, index))
+        layers = max(map(len, by_index.values()))
+        if len(by_index) < max(layers, 2):
+            for index, packs in by_index.items():
+                for elements in _batches(packs, most_elements):
+                    yield ArrayPlan(next(names), phase, elements, Dependency("afterok", array, index))
+            continue
+        for layer in range(layers):
+            children = {index: packs[layer] for index, packs in by_index.items() if layer < len(packs)}
+            # The parents may have been submitted under a higher limit than today's.
+            for indices in _batches(sorted(children), most_elements):
+                chosen = {index: children[index] for index in indices}
+                elements = tuple(chosen.get(index, ()) for index in range(indices[-1] + 1))
+                yield ArrayPlan(next(names), phase, elements, Dependency("aftercorr", array, None))

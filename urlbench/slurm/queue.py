@@ -1,6 +1,7 @@
 """What Slurm says about our jobs: one call of squeue, and where that is silent, one of sacct."""
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,10 @@ from urlbench.slurm.grouping import Place
 from urlbench.slurm.records import NAME_PREFIX, ArrayRecord, Records, latest_places
 
 _FORMAT = "%F|%K|%T|%r|%j"
+_RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 _SECONDS = 60
+# Else expressions for the elements of an array end with "..." after 64 characters.
+_WHOLE_ANSWERS = {"SLURM_BITSTR_LEN": "0"}
 _MEANINGS = {
     "Dependency": "waits for its pretraining",
     "JobArrayTaskLimit": "waits for others of its array (array_parallelism)",
@@ -63,15 +67,16 @@ class Queue:
     @classmethod
     def look(cls) -> "Queue":
         """Ask squeue once for all jobs of this user, in hidden partitions, too; UserError if it does not answer."""
-        text = call("squeue", "--noheader", "--all", "--array", f"--user={os.getuid()}", f"--format={_FORMAT}")
+        text = call("squeue", "--noheader", "--all", f"--user={os.getuid()}", f"--format={_FORMAT}")
         entries = {}
         for line in text.splitlines():
             fields = line.strip().split("|", 4)
-            # Jobs of others may have any name, also of several lines.
+            # Other jobs may have any name, also of several lines.
             if len(fields) == 5 and fields[4].startswith(NAME_PREFIX):
-                array, index, state, reason, name = fields
-                job_id = f"{array}_{index}" if index.isdigit() else array
-                entries[Place(name, int(index) if index.isdigit() else 0)] = Entry(job_id, state, reason)
+                array, expression, state, reason, name = fields
+                for index in _indices(expression):
+                    job_id = array if index is None else f"{array}_{index}"
+                    entries[Place(name, index or 0)] = Entry(job_id, state, reason)
         return cls(entries)
 
     def of_runs(self, records: Sequence[ArrayRecord]) -> dict[str, tuple[Place, Entry]]:
@@ -83,6 +88,23 @@ class Queue:
                 if entry := self.entries.get(place):
                     found.update(dict.fromkeys(paths, (place, entry)))
         return found
+
+
+def _indices(expression: str) -> list[int] | list[None]:
+    """The indices of an array's elements in the words of squeue, such as 7 or 0-3,10-20:5%8; [None] for a plain job.
+
+    squeue itself (22.05), asked for one line for each element, leaves out the last one of 10-20:5.
+    """
+    if expression == "N/A":
+        return [None]
+    found: list[int] = []
+    for part in expression.partition("%")[0].split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise UserError(f"squeue calls elements of an array {expression!r}, which cannot be read; update Slurm.")
+        first, last, step = match.groups()
+        found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found
 
 
 def ended(records: Records, paths: Sequence[str]) -> dict[str, str]:
@@ -135,7 +157,7 @@ def call(program: str, *arguments: str) -> str:
             text=True,
             check=False,
             timeout=_SECONDS,
-            env=without_options(os.environ),
+            env={**without_options(os.environ), **_WHOLE_ANSWERS},
         )
     except FileNotFoundError as error:
         raise UserError(

@@ -30,14 +30,12 @@ class Standing(NamedTuple):
         queue: where Slurm has those that it has, by the job's path.
         to_submit: jobs that have to be submitted.
         obstacles: why a job is neither done, in the queue nor to be submitted, by its path.
-        sizes: elements of each array, by its name.
     """
 
     views: list[JobView]
     queue: dict[str, tuple[Place, Entry]]
     to_submit: list[Job]
     obstacles: dict[str, str]
-    sizes: dict[str, int]
 
 
 def stand(plan: Plan, root: Path, *, retry_failed: bool) -> Standing:
@@ -72,8 +70,7 @@ def stand(plan: Plan, root: Path, *, retry_failed: bool) -> Standing:
             obstacles[job.path] = reason
         else:
             submitted[job.id] = job
-    sizes = {record.name: len(record.elements) for record in records}
-    return Standing(executor.views, queue, list(submitted.values()), obstacles, sizes)
+    return Standing(executor.views, queue, list(submitted.values()), obstacles)
 
 
 def _has_failed(root: Path, path: str) -> bool:
@@ -116,7 +113,6 @@ def plan_arrays(standing: Standing, profile: Profile) -> list[ArrayPlan]:
     return group(
         standing.to_submit,
         in_queue,
-        standing.sizes,
         runs_per_element=profile.runs_per_gpu,
         most_elements=profile.max_array_size or max_array_size(),
         names=new_names(),
@@ -155,7 +151,7 @@ def run_on_slurm(plan: Plan, root: Path, profile: Profile, *, retry_failed: bool
             code, digest = take_snapshot(records.folder / "code")
             for array in arrays:
                 waits = array.dependency
-                dependency = None if waits is None else dependency_text(waits, known[waits.array])
+                dependency = None if waits is None else dependency_text(array, known[waits.array])
                 record = submit(record_of(array, dependency, profile, digest, _plugins(array)), records, code)
                 known[record.name] = record
                 submitted.append(record)
@@ -198,11 +194,12 @@ def describe_array(array: ArrayPlan, profile: Profile, record: ArrayRecord | Non
     shown = ", ".join(what[:3]) + (f" and {len(what) - 3} more" if len(what) > 3 else "")
     start = f" from {', '.join(map(format_frames, starts))}" if starts else ""
     name = "array" if record is None else f"{record.slurm_id} {record.name}"
-    elements = f"{len(array.packs)} element{'s' if len(array.packs) > 1 else ''}"
+    number = len(array.indices)
+    elements = f"{number} element{'s' if number > 1 else ''}"
     wait = ""
     if array.dependency is not None:
-        each = "each after its pretraining" if array.dependency.kind == "aftercorr" else "after their pretraining"
-        wait = f", {each}" + (f" ({record.dependency})" if record is not None else "")
+        each = "each after its" if array.dependency.kind == "aftercorr" else "after its" if runs == 1 else "after their"
+        wait = f", {each} pretraining" + (f" ({record.dependency})" if record is not None else "")
     slot = profile.for_phase(array.phase).slot_minutes
     return f"{name}: {runs} {array.phase} runs in {elements}, {shown}{start}, slots of {slot} min{wait}"
 

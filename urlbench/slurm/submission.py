@@ -2,7 +2,8 @@
 
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from submitit.helpers import DelayedSubmission
 from urlbench.core.errors import UserError
 from urlbench.slurm.element import Element
 from urlbench.slurm.environment import options_hidden
-from urlbench.slurm.grouping import Dependency
+from urlbench.slurm.grouping import ArrayPlan
 from urlbench.slurm.profile import Profile
 from urlbench.slurm.records import ArrayRecord, Records
 
@@ -23,16 +24,18 @@ _NEVER = 10**9
 REFUSALS = (RuntimeError, subprocess.SubprocessError, OSError)
 
 
-def dependency_text(dependency: Dependency, parents: ArrayRecord) -> str:
-    """A dependency in the words of sbatch.
+def dependency_text(array: ArrayPlan, parents: ArrayRecord) -> str:
+    """What an array waits for, in the words of sbatch.
 
     Args:
-        dependency: on an element or on all elements of `parents`.
-        parents: the array that it names; it was submitted.
+        array: with a dependency.
+        parents: the array that it waits for; it was submitted.
     """
-    if dependency.kind == "aftercorr" and parents.is_array:
+    assert array.dependency is not None, f"{array.name} waits for nothing"
+    # A plain job, which has no index, follows the element 0.
+    if array.dependency.kind == "aftercorr" and len(array.packs) > 1:
         return f"aftercorr:{parents.slurm_id}"
-    return f"afterok:{parents.job_id(dependency.element or 0)}"
+    return f"afterok:{parents.job_id(array.dependency.element or 0)}"
 
 
 def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
@@ -51,11 +54,12 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
         executor = SlurmExecutor(records.log_folder(record.name), max_num_timeout=_NEVER)
         executor.update_parameters(**parameters(record, code))
         with options_hidden(), executor.batch():
+            # submitit counts elements from 0 without gaps; what it stores for those in the gaps, nothing loads.
             jobs = [executor.submit(_element(record, records, index)) for index in range(len(record.elements))]
     except REFUSALS as error:
         records.remove(record.name)
         raise UserError(
-            f"sbatch refused {len(record.elements)} {record.phase} jobs: {refusal(error)}; mend that, then run the "
+            f"sbatch refused {len(record.indices)} {record.phase} jobs: {refusal(error)}; mend that, then run the "
             "same command again: what was submitted before stays submitted"
         ) from error
     submitted = record.model_copy(update={"slurm_id": str(jobs[0].job_id).partition("_")[0]})
@@ -72,7 +76,7 @@ def adopt(record: ArrayRecord, records: Records, slurm_id: str) -> ArrayRecord:
         slurm_id: of the array in the queue.
     """
     adopted = record.model_copy(update={"slurm_id": slurm_id})
-    for index in range(len(record.elements)):
+    for index in record.indices:
         file = JobPaths(records.log_folder(record.name), adopted.job_id(index)).submitted_pickle
         if not file.exists():
             submission = DelayedSubmission(_element(record, records, index))
@@ -97,6 +101,9 @@ def parameters(record: ArrayRecord, code: Path) -> dict[str, Any]:
     """What submitit is told about an array."""
     profile = record.profile
     resources = profile.for_phase(record.phase)
+    extra = {**resources.extra, "requeue": True, "kill-on-invalid-dep": "yes"}
+    if record.is_array:
+        extra["array"] = f"{_ranges(record.indices)}%{resources.array_parallelism or len(record.indices)}"
     given: Mapping[str, Any] = {
         "partition": resources.partition,
         "account": resources.account,
@@ -113,15 +120,21 @@ def parameters(record: ArrayRecord, code: Path) -> dict[str, Any]:
         "ntasks_per_node": 1,
         "cpus_per_task": resources.cpus,
         "signal_delay_s": profile.signal_seconds,
-        "array_parallelism": resources.array_parallelism or len(record.elements),
         "stderr_to_stdout": True,
         "wckey": None,
         "setup": list(_setup(profile, code)),
         # Else srun would take the job's own `export`, of which NONE loses what the lines above have set.
         "srun_args": ["--export=ALL"],
-        "additional_parameters": {**resources.extra, "requeue": True, "kill-on-invalid-dep": "yes"},
+        "additional_parameters": extra,
         **{name: value for name, value in given.items() if value is not None},
     }
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """Indices, which ascend, in the words of sbatch: 0-3,5."""
+    # Neighbours are as far from their positions.
+    runs = [[index for _, index in run] for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0])]
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _setup(profile: Profile, code: Path) -> Iterator[str]:
