@@ -38,5 +38,5 @@ def test_a_plain_job_is_its_only_element(fake_slurm: FakeSlurm) -> None:
 @pytest.mark.parametrize("expression", ["1,3,5,...", "", "0x55", "a-b"])
 def test_elements_that_nobody_can_read_are_told_not_guessed(fake_slurm: FakeSlurm, expression: str) -> None:
     fake_slurm.write("queue", f"12|{expression}|PENDING|Priority|{NAME}\n")
-    with pytest.raises(UserError, match="^squeue calls elements of an array .* which cannot be read; update Slurm"):
+    with pytest.raises(UserError, match=r"^squeue calls elements of an array .* which cannot be read; update Slurm"):
         Queue.look()

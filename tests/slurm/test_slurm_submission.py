@@ -10,12 +10,10 @@ import pytest
 from slurm_fakes import CODE, DIGEST, FIRST_ID, FakeSlurm, fake_slurm, profile, toy_plan
 from submitit.helpers import DelayedSubmission
 
-from urlbench.core.errors import UserError
 from urlbench.core.types import Job
 from urlbench.slurm.grouping import ArrayPlan, Dependency
 from urlbench.slurm.profile import Resources
 from urlbench.slurm.records import NAME_PREFIX, ArrayRecord, Records, record_of
-from urlbench.slurm.run import max_array_size
 from urlbench.slurm.submission import dependency_text, submit
 
 __all__ = ["fake_slurm"]
@@ -235,83 +233,6 @@ def test_names_are_slurm_s_and_nobody_else_s(fake_slurm: FakeSlurm) -> None:
     assert len(set(names)) == 3
     assert all(re.fullmatch(f"{NAME_PREFIX}[0-9a-f]{{10}}", name) for name in names)
     assert list(dict.fromkeys(row[4] for row in fake_slurm.queue())) == names
-
-
-# --- Refusals ---------------------------------------------------------------------------------------
-
-
-def test_a_refused_array_is_told_in_one_sentence_and_what_was_submitted_stays(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.accept(1)
-    with pytest.raises(UserError) as refusal:
-        fake_slurm.run(toy_plan())
-    assert str(refusal.value) == (
-        "sbatch refused 2 finetune jobs: Job limit reached; mend that, then run the same command again: "
-        "what was submitted before stays submitted"
-    )
-    (kept,) = Records(fake_slurm.root).all()
-    assert (kept.phase, kept.slurm_id) == ("pretrain", "101")
-    assert [path.name for path in (fake_slurm.root / ".slurm").iterdir() if path.is_dir()] == [kept.name]
-
-    fake_slurm.accept(100)
-    assert fake_slurm.run(toy_plan()) == 0
-    assert [(record.phase, record.dependency) for record in Records(fake_slurm.root).all()] == [
-        ("pretrain", None),
-        ("finetune", "aftercorr:101"),
-        ("finetune", "aftercorr:101"),
-    ]
-
-
-def test_every_line_of_a_refusal_is_told(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.write(
-        "sbatch.refusal",
-        "sbatch: error: Memory specification can not be satisfied\n"
-        "sbatch: error: Batch job submission failed: Requested node configuration is not available\n",
-    )
-    with pytest.raises(
-        UserError,
-        match="jobs: Memory specification can not be satisfied; Batch job submission failed: Requested node "
-        "configuration is not available; mend that",
-    ):
-        fake_slurm.run(toy_plan())
-    assert Records(fake_slurm.root).all() == []
-
-
-@pytest.mark.parametrize(("program", "message"), [("sbatch", "sbatch"), ("srun", 'Could not detect "srun"')])
-def test_a_missing_program_is_named(fake_slurm: FakeSlurm, program: str, message: str) -> None:
-    fake_slurm.without(program)
-    with pytest.raises(UserError, match=message):
-        fake_slurm.run(toy_plan())
-    assert Records(fake_slurm.root).all() == []
-
-
-def test_an_answer_without_an_id_is_a_refusal(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.write("before", "echo 'sbatch: lua: Welcome'; exit 0")
-    with pytest.raises(UserError, match=r"sbatch refused 2 pretrain jobs: Could not make sense of sbatch output"):
-        fake_slurm.run(toy_plan(phase="pretrain"))
-
-
-# --- The cluster's limit ----------------------------------------------------------------------------
-
-
-def test_arrays_are_as_large_as_the_cluster_says(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.write("config", "SlurmUser = slurm(64030)\nMaxArraySize            = 2\nMaxJobCount = 10000\n")
-    assert fake_slurm.run(toy_plan(phase="pretrain", seeds=(0, 1, 2))) == 0
-    assert fake_slurm.calls("scontrol") == ["show config"]
-    assert [len(record.elements) for record in Records(fake_slurm.root).all()] == [2, 1]
-
-
-def test_the_profile_s_limit_comes_first(fake_slurm: FakeSlurm) -> None:
-    assert fake_slurm.run(toy_plan(phase="pretrain", seeds=(0, 1, 2, 3)), max_array_size=3) == 0
-    assert fake_slurm.calls("scontrol") == []
-    assert [len(record.elements) for record in Records(fake_slurm.root).all()] == [3, 1]
-
-
-@pytest.mark.parametrize(
-    ("config", "size"), [("MaxArraySize = 4000001\n", 4000001), ("MaxArraySize = 0\n", 1), ("nothing\n", 1001)]
-)
-def test_limits_that_clusters_have(fake_slurm: FakeSlurm, config: str, size: int) -> None:
-    fake_slurm.write("config", config)
-    assert max_array_size() == size
 
 
 def test_a_record_keeps_what_was_asked_for(fake_slurm: FakeSlurm) -> None:

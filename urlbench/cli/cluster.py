@@ -36,11 +36,13 @@ class Submission:
         return run_on_slurm(plan, root, self._profile, retry_failed=rerun == "failed")
 
     def arrays(self, plan: "Plan", root: Path) -> list[str]:
-        """A line about each array that would be submitted."""
-        from urlbench.slurm.run import describe_array, plan_arrays, stand
+        """A line about each array that would be submitted, and one about jobs for which the queue has no room."""
+        from urlbench.slurm.run import describe_array, no_room, plan_arrays
+        from urlbench.slurm.standing import stand
 
-        standing = stand(plan, root, retry_failed=False)
-        return [describe_array(array, self._profile) for array in plan_arrays(standing, self._profile)]
+        arrays, left = plan_arrays(stand(plan, root, retry_failed=False), self._profile)
+        lines = [f"array: {describe_array(array, self._profile)}" for array in arrays]
+        return [*lines, no_room(left, self._profile)] if left else lines
 
 
 def submission(

@@ -116,6 +116,8 @@ class Profile(Spec):
         signal_seconds: how long before a slot's end an element is told to save and to queue again.
         runs_per_gpu: runs side by side in one element; without GPUs, too.
         max_array_size: elements of an array; None to ask the cluster.
+        max_submitted: jobs that the user may have in the queue at the same time, of whatever kind, where an element
+            counts as one; None without a limit.
         threads: of each run.
         env_workers: processes of each run that play evaluation episodes.
         device: `auto` is a GPU if there is one.
@@ -130,6 +132,7 @@ class Profile(Spec):
     signal_seconds: int = Field(default=120, ge=1)
     runs_per_gpu: int = Field(default=1, ge=1)
     max_array_size: int | None = Field(default=None, ge=1)
+    max_submitted: int | None = Field(default=None, ge=1)
     threads: int = Field(default=1, ge=1)
     env_workers: int = Field(default=1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"

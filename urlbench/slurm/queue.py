@@ -59,25 +59,33 @@ class Queue:
 
     Attributes:
         entries: elements that Slurm has, waiting or running.
+        jobs: of the user, of whatever kind; an element counts as one.
     """
 
-    def __init__(self, entries: dict[Place, Entry]) -> None:
-        self.entries = entries
+    def __init__(self, entries: dict[Place, Entry], jobs: int) -> None:
+        self.entries, self.jobs = entries, jobs
 
     @classmethod
     def look(cls) -> "Queue":
         """Ask squeue once for all jobs of this user, in hidden partitions, too; UserError if it does not answer."""
         text = call("squeue", "--noheader", "--all", f"--user={os.getuid()}", f"--format={_FORMAT}")
-        entries = {}
+        entries, others = {}, 0
         for line in text.splitlines():
-            fields = line.strip().split("|", 4)
             # Other jobs may have any name, also of several lines.
-            if len(fields) == 5 and fields[4].startswith(NAME_PREFIX):
-                array, expression, state, reason, name = fields
-                for index in _indices(expression):
+            if line.count("|") < 4:
+                continue
+            array, expression, state, reason, name = line.strip().split("|", 4)
+            if not name.startswith(NAME_PREFIX):
+                others += len(_indices(expression) or [None])
+            elif indices := _indices(expression):
+                for index in indices:
                     job_id = array if index is None else f"{array}_{index}"
                     entries[Place(name, index or 0)] = Entry(job_id, state, reason)
-        return cls(entries)
+            else:
+                raise UserError(
+                    f"squeue calls elements of an array {expression!r}, which cannot be read; update Slurm."
+                )
+        return cls(entries, len(entries) + others)
 
     def of_runs(self, records: Sequence[ArrayRecord]) -> dict[str, tuple[Place, Entry]]:
         """The elements of runs, by their path; of a run that two arrays hold, the one that was submitted last."""
@@ -91,9 +99,10 @@ class Queue:
 
 
 def _indices(expression: str) -> list[int] | list[None]:
-    """The indices of an array's elements in the words of squeue, such as 7 or 0-3,10-20:5%8; [None] for a plain job.
+    """The indices of an array's elements in the words of squeue, such as 7 or 0-3,10-20:5%8.
 
-    squeue itself (22.05), asked for one line for each element, leaves out the last one of 10-20:5.
+    [None] for a plain job, empty if it cannot be read. squeue itself (22.05), asked for a line for each element, leaves out
+    the last one of 10-20:5.
     """
     if expression == "N/A":
         return [None]
@@ -101,7 +110,7 @@ def _indices(expression: str) -> list[int] | list[None]:
     for part in expression.partition("%")[0].split(","):
         match = _RANGE.fullmatch(part)
         if match is None:
-            raise UserError(f"squeue calls elements of an array {expression!r}, which cannot be read; update Slurm.")
+            return []
         first, last, step = match.groups()
         found += range(int(first), int(last or first) + 1, int(step or 1))
     return found

@@ -1,5 +1,6 @@
 """Hands arrays to Slurm, through submitit."""
 
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,10 @@ from urlbench.slurm.records import ArrayRecord, Records
 _NEVER = 10**9
 # What submitit raises when sbatch fails or answers something else, or when a program is not there.
 REFUSALS = (RuntimeError, subprocess.SubprocessError, OSError)
+
+
+class Refused(UserError):
+    """Slurm does not take an array."""
 
 
 def dependency_text(array: ArrayPlan, parents: ArrayRecord) -> str:
@@ -47,7 +52,8 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
         code: the copy of the package that the jobs run.
 
     Raises:
-        UserError: with Slurm's reason, if it refuses; the record is gone then.
+        Refused: with Slurm's reason; the record is gone then.
+        UserError: if the record cannot be written.
     """
     records.write(record)
     try:
@@ -58,10 +64,7 @@ def submit(record: ArrayRecord, records: Records, code: Path) -> ArrayRecord:
             jobs = [executor.submit(_element(record, records, index)) for index in range(len(record.elements))]
     except REFUSALS as error:
         records.remove(record.name)
-        raise UserError(
-            f"sbatch refused {len(record.indices)} {record.phase} jobs: {refusal(error)}; mend that, then run the "
-            "same command again: what was submitted before stays submitted"
-        ) from error
+        raise Refused(refusal(error)) from error
     submitted = record.model_copy(update={"slurm_id": str(jobs[0].job_id).partition("_")[0]})
     records.write(submitted)
     return submitted
@@ -94,7 +97,11 @@ def _element(record: ArrayRecord, records: Records, index: int) -> Element:
 def refusal(error: Exception) -> str:
     """What sbatch wrote, without the parts that submitit adds."""
     lines = [line.strip() for line in str(error).splitlines() if "sbatch: error" in line]
-    return "; ".join(line.removeprefix("sbatch: error:").strip() for line in lines) or str(error).strip()
+    reason = "; ".join(line.removeprefix("sbatch: error:").strip() for line in lines) or " ".join(str(error).split())
+    # The names of such limits in associations and qualities of service, and what sbatch says of all of them.
+    if re.search(r"Submit\w*Limit|job submit limit", reason):
+        reason += "; if you may have only so many jobs in the queue, write their number as max_submitted in the profile"
+    return reason
 
 
 def parameters(record: ArrayRecord, code: Path) -> dict[str, Any]:
