@@ -101,8 +101,8 @@ class Queue:
 def _indices(expression: str) -> list[int] | list[None]:
     """The indices of an array's elements in the words of squeue, such as 7 or 0-3,10-20:5%8.
 
-    [None] for a plain job, empty if it cannot be read. squeue itself (22.05), asked for a line for each element, leaves out
-    the last one of 10-20:5.
+    [None] for a plain job, empty if it cannot be read. Asked for a line for each element, squeue (22.05) leaves out the
+    last one of 10-20:5.
     """
     if expression == "N/A":
         return [None]
