@@ -23,7 +23,7 @@ def grouped(
     return group(
         list(jobs),
         queued or {},
-        runs_per_element=runs_per_element,
+        runs_per_element=dict.fromkeys(("pretrain", "finetune", "search"), runs_per_element),
         most_elements=most_elements,
         names=(f"a{number}" for number in itertools.count()),
     )
@@ -151,32 +151,35 @@ def test_when_some_of_300_parents_are_done_1200_children_are_six_arrays() -> Non
         }
 
 
-def test_similar_runs_share_an_element_and_their_children_stand_behind_it() -> None:
+def test_elements_are_full_of_similar_runs_first_and_children_stand_behind_their_parents_element() -> None:
     arrays = grouped(toy_plan(seeds=(0, 1, 2), domains=("ball", "cube")).jobs, runs_per_element=2)
     assert shown(arrays) == [
         [
-            *("pretrain ball seed 0 + pretrain ball seed 1", "pretrain ball seed 2"),
-            *("pretrain cube seed 0 + pretrain cube seed 1", "pretrain cube seed 2"),
+            "pretrain ball seed 0 + pretrain ball seed 1",
+            "pretrain ball seed 2 + pretrain cube seed 0",
+            "pretrain cube seed 1 + pretrain cube seed 2",
         ],
         [
             "finetune ball_left from 100 seed 0 + finetune ball_left from 100 seed 1",
-            "finetune ball_left from 100 seed 2",
-            "finetune cube_near from 100 seed 0 + finetune cube_near from 100 seed 1",
-            "finetune cube_near from 100 seed 2",
+            "finetune cube_near from 100 seed 0 + finetune cube_far from 100 seed 0",
+            "finetune cube_near from 100 seed 1 + finetune cube_near from 100 seed 2",
         ],
         [
             "finetune ball_right from 100 seed 0 + finetune ball_right from 100 seed 1",
-            "finetune ball_right from 100 seed 2",
-            "finetune cube_far from 100 seed 0 + finetune cube_far from 100 seed 1",
-            "finetune cube_far from 100 seed 2",
+            "finetune ball_left from 100 seed 2 + finetune ball_right from 100 seed 2",
+            "finetune cube_far from 100 seed 1 + finetune cube_far from 100 seed 2",
         ],
     ]
     assert {array.dependency for array in arrays[1:]} == {after("a0")}
 
 
-def test_agents_do_not_share_elements() -> None:
-    arrays = grouped(toy_plan(agents=("toy", "toy-fail"), phase="pretrain").jobs, runs_per_element=4)
-    assert [{job.spec.agent for job in pack} for pack in arrays[0].packs] == [{"toy"}, {"toy-fail"}]
+def test_agents_share_elements_and_phases_do_not() -> None:
+    plan = toy_plan(agents=("toy", "toy-fail"), seeds=(0,))
+    arrays = grouped(plan.jobs, runs_per_element=8)
+    assert [(array.phase, [len(pack) for pack in array.packs]) for array in arrays] == [
+        ("pretrain", [2]),
+        ("finetune", [4]),
+    ]
 
 
 def test_children_of_a_whole_array_in_the_queue_follow_it_element_by_element() -> None:

@@ -61,7 +61,7 @@ def group(
     jobs: Sequence[Job],
     queued: Mapping[str, Place],
     *,
-    runs_per_element: int,
+    runs_per_element: Mapping[Phase, int],
     most_elements: int,
     names: Iterator[str],
 ) -> list[ArrayPlan]:
@@ -70,7 +70,7 @@ def group(
     Args:
         jobs: to submit; parents that are not among them are done, or in `queued`.
         queued: places of runs that Slurm has already, by job id.
-        runs_per_element: at most so many similar runs share an element.
+        runs_per_element: at most so many runs of a phase share an element.
         most_elements: of an array.
         names: a fresh one for each array.
     """
@@ -89,14 +89,21 @@ def _without_parent(jobs: Sequence[Job], queued: Mapping[str, Place]) -> list[Jo
     return [job for job in jobs if job.spec.parent not in waiting]
 
 
-def _packs(jobs: Iterable[Job], most: int, places: Mapping[str, Place] | None = None) -> list[Pack]:
-    """Similar runs together: of one agent, phase, task and snapshot, and behind the same element of `places`."""
-    similar: dict[Hashable, list[Job]] = defaultdict(list)
+def _packs(jobs: Iterable[Job], most: Mapping[Phase, int], places: Mapping[str, Place] | None = None) -> list[Pack]:
+    """Full elements of one phase, behind the same element of `places`.
+
+    Runs of one agent, task and snapshot stand side by side, as they take about as long.
+    """
+    together: dict[tuple[Phase, Place | None], dict[Hashable, list[Job]]] = defaultdict(lambda: defaultdict(list))
     for job in jobs:
         spec = job.spec
         parent = None if places is None or spec.parent is None else places[spec.parent]
-        similar[spec.phase, spec.agent, spec.domain, spec.task, spec.snapshot, parent].append(job)
-    return [pack for runs in similar.values() for pack in _batches(runs, most)]
+        together[spec.phase, parent][spec.agent, spec.domain, spec.task, spec.snapshot].append(job)
+    return [
+        pack
+        for (phase, _), similar in together.items()
+        for pack in _batches([job for runs in similar.values() for job in runs], most[phase])
+    ]
 
 
 def _cut(packs: Sequence[Pack], most: int, names: Iterator[str]) -> list[ArrayPlan]:
@@ -118,7 +125,7 @@ def _batches(items: Sequence[_Item], most: int) -> list[tuple[_Item, ...]]:
 def _after_parents(
     jobs: Sequence[Job],
     places: Mapping[str, Place],
-    most_runs: int,
+    most_runs: Mapping[Phase, int],
     most_elements: int,
     names: Iterator[str],
 ) -> Iterator[ArrayPlan]:

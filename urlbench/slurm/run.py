@@ -13,7 +13,7 @@ from urlbench.slurm.code_snapshot import take_snapshot
 from urlbench.slurm.element import digest_of
 from urlbench.slurm.grouping import ArrayPlan, group
 from urlbench.slurm.limits import array_limit, configuration, in_room
-from urlbench.slurm.profile import Profile
+from urlbench.slurm.profile import PHASES, Profile
 from urlbench.slurm.records import ArrayRecord, Records, new_names, record_of
 from urlbench.slurm.standing import Standing, stand
 from urlbench.slurm.submission import Refused, adopt, dependency_text, submit
@@ -63,7 +63,7 @@ def plan_arrays(standing: Standing, profile: Profile) -> tuple[list[ArrayPlan], 
     arrays = group(
         standing.to_submit,
         in_queue,
-        runs_per_element=profile.runs_per_gpu,
+        runs_per_element={phase: profile.runs_per_element(phase) for phase in PHASES},
         most_elements=profile.max_array_size or max(array_limit(configuration())[0], 1),
         names=new_names(),
     )
@@ -149,8 +149,18 @@ def describe_array(array: ArrayPlan, profile: Profile) -> str:
         wait = f", {each} pretraining"
     return (
         f"{runs} {array.phase} runs in {elements} element{'s' if elements > 1 else ''}, {shown}{start}, "
-        f"slots of {profile.for_phase(array.phase).slot_minutes} min{wait}"
+        f"slots of {profile.for_phase(array.phase).slot_minutes} min{wait}{_empty_gpus(array, profile)}"
     )
+
+
+def _empty_gpus(array: ArrayPlan, profile: Profile) -> str:
+    """A warning about GPUs that no run uses; "" without any."""
+    each, usable = profile.for_phase(array.phase).all_gpus, profile.usable_gpus(array.phase)
+    empty = sum(each - min(usable, len(array.packs[index])) for index in array.indices)
+    if not empty:
+        return ""
+    why = "some elements have fewer runs" if usable else "the profile's device is cpu"
+    return f"; warning: {empty} of {each * len(array.indices)} GPUs stay empty, as {why}: ask for fewer"
 
 
 def no_room(left: list[Job], profile: Profile) -> str:

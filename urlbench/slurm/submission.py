@@ -116,7 +116,7 @@ def parameters(record: ArrayRecord, code: Path) -> dict[str, Any]:
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
-        "gpus_per_node": (resources.gpus or None) if "gres" not in resources.extra else None,
+        "gpus_per_node": (resources.gpus or None) if not resources.gpus_in_gres else None,
         "dependency": record.dependency,
         "mem": None if resources.memory_gib is None else f"{round(1024 * resources.memory_gib)}M",
     }
