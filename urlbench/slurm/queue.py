@@ -18,14 +18,33 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 _SECONDS = 60
 # Else expressions for the elements of an array end with "..." after 64 characters.
 _WHOLE_ANSWERS = {"SLURM_BITSTR_LEN": "0"}
-_MEANINGS = {
+# What jobs wait for that are to start, by their state and, of those that are just PENDING, by Slurm's reason.
+_RELEASE = "to let it start: scontrol release JOB"
+_WAITING_STATES = {
+    "CONFIGURING": "waits until its node is ready",
+    "POWER_UP_NODE": "waits until its node is ready",
+    "REQUEUED": "waits to be started again",
+    "REQUEUE_FED": "waits to be started again",
+    "REQUEUE_HOLD": f"is held after a start; {_RELEASE}",
+    "SPECIAL_EXIT": f"is held after a start; {_RELEASE}",
+    "RESV_DEL_HOLD": f"is held, as its reservation was deleted; {_RELEASE}",
+}
+_REASONS = {
     "Dependency": "waits for its pretraining",
     "JobArrayTaskLimit": "waits for others of its array (array_parallelism)",
     "Resources": "waits for free resources",
     "Priority": "waits behind jobs of higher priority",
     "BeginTime": "waits to be started again",
     "DependencyNeverSatisfied": "its pretraining has failed or was cancelled",
+    "JobHeldUser": f"is held by its user; {_RELEASE}",
+    "JobHeldAdmin": "is held by an administrator, who has to release it",
+    "None": "waits until the scheduler looks at it",
 }
+# How jobs end. Accounting that is late still has other states of jobs that have left the queue.
+_ENDS = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("PREEMPTED", "RECONFIG_FAIL", "TIMEOUT"),
+)
 
 
 class Entry(NamedTuple):
@@ -44,14 +63,14 @@ class Entry(NamedTuple):
     @property
     def waits(self) -> bool:
         """True until it runs."""
-        return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD")
+        return self.state == "PENDING" or self.state in _WAITING_STATES
 
     @property
     def meaning(self) -> str:
         """The reason for people."""
         if not self.waits:
             return self.state.lower()
-        return _MEANINGS.get(self.reason, f"waits ({self.reason})")
+        return _WAITING_STATES.get(self.state) or _REASONS.get(self.reason, f"waits ({self.reason})")
 
 
 class Queue:
@@ -128,7 +147,7 @@ def ended(records: Records, paths: Sequence[str]) -> dict[str, str]:
     for path, (record, place) in asked.items():
         job_id = record.job_id(place.element)
         last = _last_line(records.element_log(record, place.element))
-        state = f"ended as {states[job_id]}" if job_id in states else "has left the queue"
+        state = f"ended as {states[job_id]}" if states.get(job_id) in _ENDS else "has left the queue"
         reasons[path] = f"Slurm job {job_id} {state}" + (f": {last}" if last else "")
     return reasons
 
