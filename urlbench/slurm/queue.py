@@ -47,6 +47,10 @@ _ENDS = (
 )
 
 
+class NoAnswer(UserError):
+    """Slurm does not answer, or not now."""
+
+
 class Entry(NamedTuple):
     """An element in the queue.
 
@@ -175,7 +179,8 @@ def call(program: str, *arguments: str) -> str:
     """The output of one of Slurm's commands.
 
     Raises:
-        UserError: if there is no such program, or it fails or does not answer.
+        UserError: if there is no such program.
+        NoAnswer: if it fails or does not answer.
     """
     command = [program, *arguments]
     try:
@@ -192,8 +197,8 @@ def call(program: str, *arguments: str) -> str:
             f"{program} is not on PATH; run this on a machine of the cluster, or load its module."
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{program} gave no answer within {_SECONDS} s; try again when the cluster answers.") from error
+        raise NoAnswer(f"{program} gave no answer within {_SECONDS} s; try again when the cluster answers.") from error
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"{shlex.join(command[:2])} failed: {said}; see whether the cluster is up: sinfo")
+        raise NoAnswer(f"{shlex.join(command[:2])} failed: {said}; see whether the cluster is up: sinfo")
     return done.stdout

@@ -41,12 +41,25 @@ def run_on_slurm(plan: Plan, root: Path, profile: Profile, *, retry_failed: bool
     Raises:
         UserError: if Slurm does not answer, or a folder cannot be used.
     """
+    standing, submitted = submit_plan(plan, root, profile, retry_failed=retry_failed)
+    if _failed(standing):
+        return 1
+    return 3 if standing.obstacles or submitted.refused or submitted.left else 0
+
+
+def submit_plan(plan: Plan, root: Path, profile: Profile, *, retry_failed: bool) -> tuple[Standing, Submitted]:
+    """Submit what is left of a plan and say how to watch it; where the jobs stood before, and what became of them.
+
+    Raises:
+        UserError: if Slurm does not answer, or a folder cannot be used.
+    """
     check_path(root)
     records = Records(root)
     with records.lock():
         standing = stand(plan, root, retry_failed=retry_failed)
         submitted = submit_jobs(standing, records, profile)
-    return _summarise(standing, submitted, profile, root)
+    _summarise(standing, submitted, profile, root)
+    return standing, submitted
 
 
 def plan_arrays(standing: Standing, profile: Profile) -> tuple[list[ArrayPlan], list[Job]]:
@@ -168,10 +181,14 @@ def no_room(left: list[Job], profile: Profile) -> str:
     return f"no room in the queue for {len(left)} jobs (max_submitted {profile.max_submitted})"
 
 
-def _summarise(standing: Standing, submitted: Submitted, profile: Profile, root: Path) -> int:
+def _failed(standing: Standing) -> bool:
+    """True if jobs have failed and are left alone."""
+    return any(view.state == "failed" and view.job.path in standing.obstacles for view in standing.views)
+
+
+def _summarise(standing: Standing, submitted: Submitted, profile: Profile, root: Path) -> None:
     done = sum(view.state == "done" for view in standing.views)
     before = len({view.job.path for view in standing.views} & standing.queue.keys() - standing.obstacles.keys())
-    failed = [view for view in standing.views if view.state == "failed" and view.job.path in standing.obstacles]
     for line in _obstacle_lines(standing):
         print(line)
     total, new = len(standing.views), sum(len(paths) for record in submitted.arrays for paths in record.elements)
@@ -183,7 +200,7 @@ def _summarise(standing: Standing, submitted: Submitted, profile: Profile, root:
         print(f"{no_room(submitted.left, profile)}; the same command submits them when there is")
     if submitted.refused:
         print("mend what was refused, then the same command submits it; what was submitted stays submitted")
-    if failed:
+    if _failed(standing):
         print("failed jobs are not run again by themselves: mend the cause, then the same command with --rerun failed")
     if done == total:
         print(f"nothing to do: all {total} jobs are done")
@@ -192,9 +209,6 @@ def _summarise(standing: Standing, submitted: Submitted, profile: Profile, root:
             f"to watch: urlbench status --watch --runs {shlex.quote(str(root))}; "
             "the same command again submits what is missing"
         )
-    if failed:
-        return 1
-    return 3 if standing.obstacles or submitted.refused or submitted.left else 0
 
 
 def _obstacle_lines(standing: Standing) -> Iterator[str]:
