@@ -171,6 +171,25 @@ def test_what_a_cluster_does_worse_than_others_is_a_warning(fake: FakeSlurm) -> 
     ]
 
 
+def test_what_the_caller_has_set_for_slurm_reaches_no_command(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = ("SBATCH_TIMELIMIT", "SLURM_MEM_PER_CPU", "SLURM_JOB_ID", "SRUN_EXPORT_ENV", "SQUEUE_STATES")
+    for name in mine:
+        monkeypatch.setenv(name, "12")
+    job(fake, found__json=FOUND_OK, told="node7", restarted__json=RESTARTED_OK)
+    assert problems(diagnose(fake.root)) == []
+    for program in ("sbatch", "squeue", "scontrol"):
+        seen = {line.partition("=")[0] for line in fake.read(f"environment of {program}").splitlines()}
+        assert "PATH" in seen
+        assert seen.isdisjoint(mine), program
+
+
+def test_a_job_in_a_hidden_partition_is_waited_for(fake: FakeSlurm) -> None:
+    fake.script("squeue", 'case " $* " in *" --all "*) cat state;; esac')
+    queue(fake, "PENDING (Resources)")
+    (found,) = problems(diagnose(fake.root, wait=0.1))
+    assert found.startswith("failed   job: 101 did not start within 0 s: PENDING (Resources)")
+
+
 def test_missing_commands_are_named(fake: FakeSlurm) -> None:
     fake.without("sbatch")
     fake.without("squeue")
