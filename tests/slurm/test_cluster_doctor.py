@@ -67,7 +67,6 @@ def fake(fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     fake_slurm.write("partitions", "\n".join(PARTITIONS))
     configure(fake_slurm)
     queue(fake_slurm, "")
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(cluster_doctor, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(cluster_doctor, "_LATE_FILE_SECONDS", 0.05)
     monkeypatch.setattr(cluster_doctor, "installed", dict)
@@ -159,20 +158,37 @@ def test_a_cluster_without_a_default_partition(fake: FakeSlurm) -> None:
     )
 
 
-def test_what_a_cluster_does_worse_than_others_is_a_warning(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_cluster_does_worse_than_others_is_a_warning(fake: FakeSlurm) -> None:
     job(fake, found__json=FOUND_OK, told="node7", restarted__json=RESTARTED_OK)
     preemption = {"PreemptMode": "CANCEL", "PreemptType": "preempt/qos"}
     changes = {"JobRequeue": "0", "MaxArraySize": "0", "AccountingStorageType": "accounting_storage/none"}
     configure(fake, **changes, **preemption)
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
     found = problems(diagnose(fake.root))
     assert [line.partition(";")[0] for line in found] == [
-        "warning  commands: called inside job 12, whose variables would reach the jobs that are submitted",
         "warning  arrays: switched off (MaxArraySize=0), so every job is submitted alone, which takes long",
         "warning  requeueing: off unless a job asks for it, as those of urlbench do (JobRequeue=0), KillWait 30 sec",
         "warning  preemption: CANCEL (preempt/qos): preempted jobs are cancelled",
         "warning  accounting: none: how a lost job ended is only known from its log",
     ]
+
+
+def test_what_the_caller_has_set_for_slurm_reaches_no_command(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = ("SBATCH_TIMELIMIT", "SLURM_MEM_PER_CPU", "SLURM_JOB_ID", "SRUN_EXPORT_ENV", "SQUEUE_STATES")
+    for name in mine:
+        monkeypatch.setenv(name, "12")
+    job(fake, found__json=FOUND_OK, told="node7", restarted__json=RESTARTED_OK)
+    assert problems(diagnose(fake.root)) == []
+    for program in ("sbatch", "squeue", "scontrol"):
+        seen = {line.partition("=")[0] for line in fake.read(f"environment of {program}").splitlines()}
+        assert "PATH" in seen
+        assert seen.isdisjoint(mine), program
+
+
+def test_a_job_in_a_hidden_partition_is_waited_for(fake: FakeSlurm) -> None:
+    fake.script("squeue", 'case " $* " in *" --all "*) cat state;; esac')
+    queue(fake, "PENDING (Resources)")
+    (found,) = problems(diagnose(fake.root, wait=0.1))
+    assert found.startswith("failed   job: 101 did not start within 0 s: PENDING (Resources)")
 
 
 def test_missing_commands_are_named(fake: FakeSlurm) -> None:

@@ -272,7 +272,7 @@ def test_plan_shows_the_arrays_and_submits_nothing(
         "array: 2 pretrain runs in 2 elements, ball, slots of 77 min",
         "array: 1 pretrain runs in 1 element, ball, slots of 77 min",
         "array: 2 finetune runs in 2 elements, ball_left from 100, slots of 77 min, each after its pretraining",
-        "array: 1 finetune runs in 1 element, ball_left from 100, slots of 77 min, each after its pretraining",
+        "array: 1 finetune runs in 1 element, ball_left from 100, slots of 77 min, after its pretraining",
     ]
     assert outcome.out.splitlines()[-4:] == arrays
     assert json.loads(urlbench(*command, "--json").out)["arrays"] == arrays

@@ -137,6 +137,14 @@ def test_a_pack_runs_side_by_side_on_one_gpu_and_a_request_to_stop_saves_all_of_
     assert node.start() == 0
 
 
+def test_the_gpus_of_an_element_are_shared_out_evenly(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    four = toy_plan(phase="pretrain", seeds=(0, 1, 2, 3)).jobs
+    node.submit(*four, device="auto", runs_per_gpu=2, pretrain=Resources(slot_minutes=60, gpus=2))
+    assert node.start() == 0
+    assert sorted(row["CUDA_VISIBLE_DEVICES"] for row in node.rows("start")) == ["3", "3", "5", "5"]
+
+
 @pytest.mark.parametrize(
     ("extra", "seen"), [({}, ""), ({"gres": "gpu:a100:1"}, "3"), ({"gres": "nvme:1"}, "")], ids=str
 )

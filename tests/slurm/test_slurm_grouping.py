@@ -15,7 +15,6 @@ from urlbench.slurm.grouping import ArrayPlan, Dependency, Place, group
 def grouped(
     jobs: Iterable[Job],
     queued: Mapping[str, Place] | None = None,
-    sizes: Mapping[str, int] | None = None,
     *,
     runs_per_element: int = 1,
     most_elements: int = 1001,
@@ -24,8 +23,7 @@ def grouped(
     return group(
         list(jobs),
         queued or {},
-        sizes or {},
-        runs_per_element=runs_per_element,
+        runs_per_element=dict.fromkeys(("pretrain", "finetune", "search"), runs_per_element),
         most_elements=most_elements,
         names=(f"a{number}" for number in itertools.count()),
     )
@@ -70,16 +68,13 @@ def test_each_wave_of_fine_tunings_is_an_array_in_the_order_of_its_pretrainings(
     ]
 
 
-def test_a_domain_with_more_tasks_than_others_has_arrays_of_its_own() -> None:
+def test_a_domain_with_more_tasks_than_others_gets_the_rest_behind_its_own_elements() -> None:
     arrays = grouped(toy_plan(domains=("ball", "cube"), tasks=("ball_left", "ball_right", "cube_far")).jobs)
-    assert shown(arrays) == [
-        *([f"pretrain {domain} seed {seed}" for seed in (0, 1)] for domain in ("ball", "cube")),
-        *(
-            [f"finetune {task} from 100 seed {seed}" for seed in (0, 1)]
-            for task in ("ball_left", "ball_right", "cube_far")
-        ),
+    assert shown(arrays)[1:] == [
+        [f"finetune {task} from 100 seed {seed}" for task in ("ball_left", "cube_far") for seed in (0, 1)],
+        [f"finetune ball_right from 100 seed {seed}" for seed in (0, 1)],
     ]
-    assert [array.dependency for array in arrays[2:]] == [after("a0"), after("a0"), after("a1")]
+    assert [array.dependency for array in arrays[1:]] == [after("a0"), after("a0")]
 
 
 @pytest.mark.parametrize("runs_per_element", [1, 2])
@@ -87,25 +82,15 @@ def test_agents_that_share_a_pretraining_wait_for_it_element_by_element(runs_per
     agents = ("toy", "toy-cautious", "toy-fail")
     plan = toy_plan(agents=agents, seeds=(0, 1, 2, 3), tasks=("ball_left",))
     arrays = grouped(plan.jobs, runs_per_element=runs_per_element)
-    elements = 4 // runs_per_element
-    assert [(array.phase, len(array.packs), array.dependency) for array in arrays] == [
-        ("pretrain", elements, None),
-        ("pretrain", elements, None),
-        ("finetune", elements, after("a0")),
-        ("finetune", elements, after("a0")),
-        ("finetune", elements, after("a1")),
-    ]
-    assert [{job.spec.agent for pack in array.packs for job in pack} for array in arrays] == [
-        {"toy"},
-        {"toy-fail"},
-        {"toy"},
-        {"toy-cautious"},
-        {"toy-fail"},
-    ]
-    for array in arrays[2:]:
-        parents = arrays[int(array.dependency.array[1:])] if array.dependency else arrays[0]
-        for pack, parent in zip(array.packs, parents.packs, strict=True):
-            assert {job.spec.parent for job in pack} == {job.id for job in parent}
+    by_name, behind = {array.name: array for array in arrays}, [one for one in arrays if one.phase == "finetune"]
+    finetunings = sorted(job.id for job in plan.jobs if job.spec.phase == "finetune")
+    assert sorted(job.id for array in behind for pack in array.packs for job in pack) == finetunings
+    for array in behind:
+        assert array.dependency is not None
+        assert array.dependency.kind == "aftercorr"
+        parents = by_name[array.dependency.array]
+        for index in array.indices:
+            assert {job.spec.parent for job in array.packs[index]} <= {job.id for job in parents.packs[index]}
 
 
 def test_every_snapshot_is_a_wave() -> None:
@@ -128,8 +113,8 @@ def test_goal_sets_stand_behind_the_pretraining_of_their_seed() -> None:
     assert shown(arrays)[1] == [f"search line_find goal set 3 from 100 seed {seed}" for seed in (0, 1)]
     packed = grouped(plan.jobs, runs_per_element=2)
     runs = [f"search line_find goal set {number} from 100 seed {seed}" for seed in (0, 1) for number in (3, 7)]
-    assert shown(packed)[1:] == [[" + ".join(runs[:2])], [" + ".join(runs[2:])]]
-    assert [array.dependency for array in packed[1:]] == [after("a0"), after("a0")]
+    assert shown(packed)[1:] == [[" + ".join(runs[:2]), " + ".join(runs[2:])]]
+    assert [array.dependency for array in packed[1:]] == [after("a0", 0)]
 
 
 @pytest.mark.parametrize(("number", "sizes"), [(4, [4]), (5, [4, 1]), (8, [4, 4]), (9, [4, 4, 1])])
@@ -138,58 +123,86 @@ def test_arrays_are_cut_at_the_cluster_s_limit(number: int, sizes: list[int]) ->
     arrays = grouped(plan.jobs, most_elements=4)
     assert [len(array.packs) for array in arrays if array.phase == "pretrain"] == sizes
     assert [len(array.packs) for array in arrays if array.phase == "finetune"] == sizes
-    assert [array.dependency for array in arrays[len(sizes) :]] == [after(array.name) for array in arrays[: len(sizes)]]
+    assert [array.dependency for array in arrays[len(sizes) :]] == [
+        after(array.name, 0 if len(array.packs) == 1 else None) for array in arrays[: len(sizes)]
+    ]
 
 
 def test_what_stands_behind_one_element_is_cut_at_the_limit_too() -> None:
     plan = toy_plan(snapshots="all", domains=("ball", "cube"), seeds=(0,))
     pretrainings = [job for job in plan.jobs if job.spec.phase == "pretrain"]
     children = [job for job in plan.jobs if job.spec.domain == "ball" and job.spec.phase != "pretrain"]
-    arrays = grouped(children, queued_at(pretrainings, "old"), {"old": 2}, most_elements=3)
+    arrays = grouped(children, queued_at(pretrainings, "old"), most_elements=3)
     assert [(len(array.packs), array.dependency) for array in arrays] == [(3, after("old", 0)), (1, after("old", 0))]
 
 
-def test_an_older_array_beyond_the_limit_is_followed_element_by_element() -> None:
+def test_an_older_array_beyond_the_limit_is_followed_in_parts() -> None:
     plan = toy_plan(seeds=(0, 1, 2), tasks=("ball_left",))
-    arrays = grouped(plan.jobs[3:], queued_at(plan.jobs[:3], "old"), {"old": 3}, most_elements=2)
+    arrays = grouped(plan.jobs[3:], queued_at(plan.jobs[:3], "old"), most_elements=2)
+    assert [(array.indices, array.dependency) for array in arrays] == [((0, 1), after("old")), ((2,), after("old"))]
+
+
+def test_few_parents_with_many_children_have_an_array_each() -> None:
+    plan = toy_plan(snapshots="all", domains=("ball", "cube"), seeds=(0,))
+    arrays = grouped(plan.jobs)
     assert [(len(array.packs), array.dependency) for array in arrays] == [
-        (1, after("old", index)) for index in range(3)
+        *((2, None), (4, after("a0", 0)), (4, after("a0", 1)))
     ]
 
 
-def test_similar_runs_share_an_element_and_their_children_stand_behind_it() -> None:
+def test_when_some_of_300_parents_are_done_1200_children_are_six_arrays() -> None:
+    plan = toy_plan(seeds=tuple(range(300)), snapshots="all")
+    parents = [job for job in plan.jobs if job.spec.phase == "pretrain"]
+    children = [job for job in plan.jobs if job.spec.phase != "pretrain"]
+    done = (0, 7, 299)
+    queued = {id_: place for id_, place in queued_at(parents, "old").items() if place.element not in done}
+    first, *others = grouped(children, queued)
+    assert (first.dependency, len(first.packs)) == (None, 12)
+    assert {job.spec.seed for pack in first.packs for job in pack} == set(done)
+    left = tuple(index for index in range(300) if index not in done)
+    assert [(array.dependency, array.indices) for array in others] == [(after("old"), left)] * 4
+    for array in others:
+        assert {(index, job.spec.seed) for index, pack in enumerate(array.packs) for job in pack} == {
+            (index, index) for index in left
+        }
+
+
+def test_elements_are_full_of_similar_runs_first_and_children_stand_behind_their_parents_element() -> None:
     arrays = grouped(toy_plan(seeds=(0, 1, 2), domains=("ball", "cube")).jobs, runs_per_element=2)
     assert shown(arrays) == [
         [
-            *("pretrain ball seed 0 + pretrain ball seed 1", "pretrain ball seed 2"),
-            *("pretrain cube seed 0 + pretrain cube seed 1", "pretrain cube seed 2"),
+            "pretrain ball seed 0 + pretrain ball seed 1",
+            "pretrain ball seed 2 + pretrain cube seed 0",
+            "pretrain cube seed 1 + pretrain cube seed 2",
         ],
         [
             "finetune ball_left from 100 seed 0 + finetune ball_left from 100 seed 1",
-            "finetune ball_left from 100 seed 2",
-            "finetune cube_near from 100 seed 0 + finetune cube_near from 100 seed 1",
-            "finetune cube_near from 100 seed 2",
+            "finetune cube_near from 100 seed 0 + finetune cube_far from 100 seed 0",
+            "finetune cube_near from 100 seed 1 + finetune cube_near from 100 seed 2",
         ],
         [
             "finetune ball_right from 100 seed 0 + finetune ball_right from 100 seed 1",
-            "finetune ball_right from 100 seed 2",
-            "finetune cube_far from 100 seed 0 + finetune cube_far from 100 seed 1",
-            "finetune cube_far from 100 seed 2",
+            "finetune ball_left from 100 seed 2 + finetune ball_right from 100 seed 2",
+            "finetune cube_far from 100 seed 1 + finetune cube_far from 100 seed 2",
         ],
     ]
     assert {array.dependency for array in arrays[1:]} == {after("a0")}
 
 
-def test_agents_do_not_share_elements() -> None:
-    arrays = grouped(toy_plan(agents=("toy", "toy-fail"), phase="pretrain").jobs, runs_per_element=4)
-    assert [{job.spec.agent for job in pack} for pack in arrays[0].packs] == [{"toy"}, {"toy-fail"}]
+def test_agents_share_elements_and_phases_do_not() -> None:
+    plan = toy_plan(agents=("toy", "toy-fail"), seeds=(0,))
+    arrays = grouped(plan.jobs, runs_per_element=8)
+    assert [(array.phase, [len(pack) for pack in array.packs]) for array in arrays] == [
+        ("pretrain", [2]),
+        ("finetune", [4]),
+    ]
 
 
 def test_children_of_a_whole_array_in_the_queue_follow_it_element_by_element() -> None:
     plan = toy_plan(tasks=("ball_left",))
     # In the queue they stand the other way round.
     queued = queued_at(reversed(plan.jobs[:2]), "old")
-    (array,) = grouped(plan.jobs[2:], queued, {"old": 2})
+    (array,) = grouped(plan.jobs[2:], queued)
     assert array.dependency == after("old")
     assert [pack[0].spec.seed for pack in array.packs] == [1, 0]
 
@@ -197,9 +210,11 @@ def test_children_of_a_whole_array_in_the_queue_follow_it_element_by_element() -
 def test_children_of_a_part_of_an_array_wait_for_their_own_element() -> None:
     plan = toy_plan(seeds=(0, 1, 2), tasks=("ball_left",))
     queued = queued_at(plan.jobs[:3], "old")
-    arrays = grouped([plan.jobs[3], plan.jobs[5]], queued, {"old": 3})
-    assert [array.dependency for array in arrays] == [after("old", 0), after("old", 2)]
-    assert shown(arrays) == [["finetune ball_left from 100 seed 0"], ["finetune ball_left from 100 seed 2"]]
+    (array,) = grouped([plan.jobs[3], plan.jobs[5]], queued)
+    assert (array.dependency, array.indices) == (after("old"), (0, 2))
+    assert shown([array]) == [["finetune ball_left from 100 seed 0", "", "finetune ball_left from 100 seed 2"]]
+    (array,) = grouped([plan.jobs[5]], queued)
+    assert (array.dependency, array.indices) == (after("old", 2), (0,))
 
 
 def test_children_of_runs_that_are_done_wait_for_nothing() -> None:
@@ -209,7 +224,7 @@ def test_children_of_runs_that_are_done_wait_for_nothing() -> None:
     assert [(array.phase, array.dependency) for array in arrays] == [
         ("pretrain", None),
         ("finetune", None),
-        ("finetune", after("a0")),
+        ("finetune", after("a0", 0)),
     ]
     assert [array.packs[0][0].spec.seed for array in arrays] == [1, 0, 1]
 
@@ -225,7 +240,7 @@ def test_nothing_to_submit_is_no_array() -> None:
     assert grouped([]) == []
 
 
-def random_case(rng: random.Random) -> tuple[list[Job], dict[str, Place], dict[str, int]]:
+def random_case(rng: random.Random) -> tuple[list[Job], dict[str, Place]]:
     """Jobs to submit, of several phases, and pretrainings that are in the queue already; the rest of them is done."""
     seeds = tuple(range(rng.randint(1, 4)))
     tasks = rng.sample(("ball_left", "ball_right", "cube_near", "cube_far"), rng.randint(1, 4))
@@ -239,28 +254,29 @@ def random_case(rng: random.Random) -> tuple[list[Job], dict[str, Place], dict[s
     new, queued, _ = (pretrainings[index::3] for index in range(3))
     width = rng.randint(1, 2)
     places = {job.id: Place(f"old{index // width // 2}", index // width % 2) for index, job in enumerate(queued)}
-    sizes = {place.array: 2 for place in places.values()}
     measurements = [job for job in jobs if job.spec.phase != "pretrain" and rng.random() < 0.8]
     rng.shuffle(measurements)
-    return [*new, *measurements], places, sizes
+    return [*new, *measurements], places
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_plan_keeps_its_order_and_loses_nothing(seed: int) -> None:
     rng = random.Random(seed)
-    jobs, queued, sizes = random_case(rng)
+    jobs, queued = random_case(rng)
     runs_per_element, most_elements = rng.randint(1, 3), rng.randint(1, 5)
-    arrays = grouped(jobs, queued, sizes, runs_per_element=runs_per_element, most_elements=most_elements)
-    packs = [pack for array in arrays for pack in array.packs]
+    arrays = grouped(jobs, queued, runs_per_element=runs_per_element, most_elements=most_elements)
+    packs = [array.packs[index] for array in arrays for index in array.indices]
     assert Counter(job.id for pack in packs for job in pack) == Counter(job.id for job in jobs)
     assert {len(pack) for pack in packs} <= set(range(1, runs_per_element + 1))
-    places, known = dict(queued), set(sizes)
+    places, known = dict(queued), {place.array for place in queued.values()}
     for array in arrays:
-        assert 1 <= len(array.packs) <= most_elements
+        assert 1 <= len(array.indices) <= most_elements
+        assert array.packs[-1], "an array ends with an element"
         assert {job.spec.phase for pack in array.packs for job in pack} == {array.phase}
         if array.dependency is not None:
             assert array.dependency.array in known, "it comes after the array that it names"
-        for index, pack in enumerate(array.packs):
+        for index in array.indices:
+            pack = array.packs[index]
             waits_for = {place for job in pack if (place := places.get(job.spec.parent or "")) is not None}
             dependency = array.dependency
             element = index if dependency and dependency.kind == "aftercorr" else dependency and dependency.element

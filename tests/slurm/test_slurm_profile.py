@@ -98,6 +98,8 @@ def test_names_that_look_like_octal_numbers_stay_as_written(tmp_path: Path) -> N
         ("resources: {slot: 4h}\ndevice: tpu", r"^device .* is 'tpu', but should be 'auto', 'cpu' or 'cuda'\.$"),
         ("resources: {slot: 4h, extra: {time: 60}}", r"^resources\.extra .* but should not hold time: use slot\.$"),
         ("resources: {slot: 4h, extra: {array: 0-9}}", r"should not hold array: urlbench sets it; leave it out\.$"),
+        ("resources: {slot: 4h, extra: {quiet: true}}", r"should not hold quiet: sbatch has to say the job's id\.$"),
+        ("resources: {slot: 4h, extra: {clusters: b}}", r"should not hold clusters: the jobs of other clusters are"),
         ("resources: {slot: 4h, extra: {--nice: 1}}", r"such as mail-type, not '--nice'\.$"),
         ('resources: {slot: 4h, extra: {comment: "a\\nb"}}', r"^resources\.extra .* should be one line\.$"),
         ("resources: {slot: 4h, extra: {gres: [gpu]}}", r"^resources\.extra\.gres .* but should be a valid string"),

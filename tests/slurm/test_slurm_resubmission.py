@@ -38,9 +38,9 @@ def submitted(fake: FakeSlurm) -> list[tuple[str, int, str | None]]:
     found = []
     for script in fake.scripts():
         (name,) = re.findall("--job-name=(.*)", script)
-        last, dependency = re.findall(r"--array=0-(\d+)", script), re.findall("--dependency=(.*)", script)
-        phase = Records(fake.root).read(name).phase
-        found.append((phase, 1 + int(last[0]) if last else 1, dependency[0] if dependency else None))
+        record = Records(fake.root).read(name)
+        found.append((record.phase, len(record.indices), record.dependency))
+        assert re.findall("--dependency=(.*)", script) == ([record.dependency] if record.dependency else [])
     return found
 
 
@@ -89,8 +89,7 @@ def test_a_larger_plan_submits_what_is_new(fake_slurm: FakeSlurm) -> None:
     assert submitted(fake_slurm)[2:] == [
         ("pretrain", 1, None),
         ("finetune", 2, "aftercorr:101"),
-        ("finetune", 1, "afterok:103"),
-        ("finetune", 1, "afterok:103"),
+        ("finetune", 2, "afterok:103"),
     ]
 
 

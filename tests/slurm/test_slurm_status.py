@@ -60,20 +60,6 @@ def test_waiting_and_running(submitted: FakeSlurm) -> None:
     assert asked(submitted) == (1, 0)
 
 
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
-        ("Resources", "waits for free resources"),
-        ("JobArrayTaskLimit", "waits for others of its array (array_parallelism)"),
-        ("DependencyNeverSatisfied", "its pretraining has failed or was cancelled"),
-        ("QOSMaxJobsPerUserLimit", "waits (QOSMaxJobsPerUserLimit)"),
-    ],
-)
-def test_reasons_to_wait(submitted: FakeSlurm, reason: str, words: str) -> None:
-    submitted.change("101_0", "PENDING", reason)
-    assert look(submitted)[PRETRAININGS[0].path].waits == words
-
-
 def test_a_requeued_run_waits_with_its_progress(submitted: FakeSlurm) -> None:
     directory = put(submitted.root, PRETRAININGS[0], "interrupted", progress=40, message="stopped by SIGTERM")
     for progress in (0, 40):

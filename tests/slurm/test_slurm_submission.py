@@ -10,12 +10,10 @@ import pytest
 from slurm_fakes import CODE, DIGEST, FIRST_ID, FakeSlurm, fake_slurm, profile, toy_plan
 from submitit.helpers import DelayedSubmission
 
-from urlbench.core.errors import UserError
 from urlbench.core.jobs import Job
 from urlbench.slurm.grouping import ArrayPlan, Dependency
 from urlbench.slurm.profile import Resources
 from urlbench.slurm.records import NAME_PREFIX, ArrayRecord, Records, record_of
-from urlbench.slurm.run import max_array_size
 from urlbench.slurm.submission import dependency_text, submit
 
 __all__ = ["fake_slurm"]
@@ -78,7 +76,7 @@ def test_the_script_of_the_smallest_profile(fake_slurm: FakeSlurm) -> None:
         "# command",
         "export SUBMITIT_EXECUTOR=slurm",
         "srun --unbuffered --output 'ROOT/.slurm/urlbench-0123456789/log/%j_%t_log.out' "
-        "PYTHON -u -m submitit.core._submit 'ROOT/.slurm/urlbench-0123456789/log'",
+        "--export=ALL PYTHON -u -m submitit.core._submit 'ROOT/.slurm/urlbench-0123456789/log'",
     ]
 
 
@@ -123,7 +121,7 @@ def test_the_script_of_a_profile_with_everything(fake_slurm: FakeSlurm) -> None:
         "# command",
         "export SUBMITIT_EXECUTOR=slurm",
         "srun --unbuffered --output 'ROOT/.slurm/urlbench-0123456789/log/%A_%a_%t_log.out' "
-        "PYTHON -u -m submitit.core._submit 'ROOT/.slurm/urlbench-0123456789/log'",
+        "--export=ALL PYTHON -u -m submitit.core._submit 'ROOT/.slurm/urlbench-0123456789/log'",
     ]
 
 
@@ -189,18 +187,44 @@ def test_one_element_is_a_plain_job(fake_slurm: FakeSlurm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dependency", "elements", "text"),
+    ("dependency", "elements", "parents", "text"),
     [
-        (Dependency("aftercorr", NAME, None), 2, "aftercorr:101"),
-        (Dependency("aftercorr", NAME, None), 1, "afterok:101"),
-        (Dependency("afterok", NAME, 1), 2, "afterok:101_1"),
-        (Dependency("afterok", NAME, 0), 1, "afterok:101"),
+        (Dependency("aftercorr", NAME, None), 2, 2, "aftercorr:101"),
+        (Dependency("aftercorr", NAME, None), 1, 2, "afterok:101_0"),
+        (Dependency("aftercorr", NAME, None), 1, 1, "afterok:101"),
+        (Dependency("afterok", NAME, 1), 2, 2, "afterok:101_1"),
+        (Dependency("afterok", NAME, 0), 2, 1, "afterok:101"),
     ],
 )
-def test_dependencies_in_the_words_of_sbatch(dependency: Dependency, elements: int, text: str) -> None:
-    jobs = toy_plan(phase="pretrain", seeds=tuple(range(elements))).jobs
-    parents = record(jobs, Resources(slot_minutes=60)).model_copy(update={"slurm_id": "101"})
-    assert dependency_text(dependency, parents) == text
+def test_dependencies_in_the_words_of_sbatch(dependency: Dependency, elements: int, parents: int, text: str) -> None:
+    jobs = toy_plan(phase="pretrain", seeds=tuple(range(parents))).jobs
+    submitted = record(jobs, Resources(slot_minutes=60)).model_copy(update={"slurm_id": "101"})
+    array = ArrayPlan("urlbench-of-children", "finetune", ((jobs[0],),) * elements, dependency)
+    assert dependency_text(array, submitted) == text
+
+
+@pytest.mark.parametrize(
+    ("indices", "parallelism", "text"),
+    [
+        ((0, 1, 2), None, "0-2%3"),
+        ((0, 2, 3, 4, 9), None, "0,2-4,9%5"),
+        ((7,), None, "7%1"),
+        ((0, 1, 3), 2, "0-1,3%2"),
+    ],
+)
+def test_the_elements_of_an_array_in_the_words_of_sbatch(
+    fake_slurm: FakeSlurm, indices: tuple[int, ...], parallelism: int | None, text: str
+) -> None:
+    (job,) = toy_plan(phase="pretrain", seeds=(0,)).jobs
+    made = record((job,), Resources(slot_minutes=60, array_parallelism=parallelism))
+    elements = tuple((job.path,) if index in indices else () for index in range(indices[-1] + 1))
+    submitted = submit(made.model_copy(update={"elements": elements}), Records(fake_slurm.root), CODE)
+    assert re.findall("--array=(.*)", fake_slurm.scripts()[0]) == [text]
+    assert [int(row[1]) for row in fake_slurm.queue()] == list(indices) == list(submitted.indices)
+    folder = Records(fake_slurm.root).log_folder(NAME)
+    for index in indices:
+        delayed = DelayedSubmission.load(folder / f"{submitted.job_id(index)}_submitted.pkl")
+        assert delayed.function._arguments == (str(fake_slurm.root), NAME, str(index))
 
 
 def test_names_are_slurm_s_and_nobody_else_s(fake_slurm: FakeSlurm) -> None:
@@ -209,83 +233,6 @@ def test_names_are_slurm_s_and_nobody_else_s(fake_slurm: FakeSlurm) -> None:
     assert len(set(names)) == 3
     assert all(re.fullmatch(f"{NAME_PREFIX}[0-9a-f]{{10}}", name) for name in names)
     assert list(dict.fromkeys(row[4] for row in fake_slurm.queue())) == names
-
-
-# --- Refusals ---------------------------------------------------------------------------------------
-
-
-def test_a_refused_array_is_told_in_one_sentence_and_what_was_submitted_stays(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.accept(1)
-    with pytest.raises(UserError) as refusal:
-        fake_slurm.run(toy_plan())
-    assert str(refusal.value) == (
-        "sbatch refused 2 finetune jobs: Job limit reached; mend that, then run the same command again: "
-        "what was submitted before stays submitted"
-    )
-    (kept,) = Records(fake_slurm.root).all()
-    assert (kept.phase, kept.slurm_id) == ("pretrain", "101")
-    assert [path.name for path in (fake_slurm.root / ".slurm").iterdir() if path.is_dir()] == [kept.name]
-
-    fake_slurm.accept(100)
-    assert fake_slurm.run(toy_plan()) == 0
-    assert [(record.phase, record.dependency) for record in Records(fake_slurm.root).all()] == [
-        ("pretrain", None),
-        ("finetune", "aftercorr:101"),
-        ("finetune", "aftercorr:101"),
-    ]
-
-
-def test_every_line_of_a_refusal_is_told(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.write(
-        "sbatch.refusal",
-        "sbatch: error: Memory specification can not be satisfied\n"
-        "sbatch: error: Batch job submission failed: Requested node configuration is not available\n",
-    )
-    with pytest.raises(
-        UserError,
-        match="jobs: Memory specification can not be satisfied; Batch job submission failed: Requested node "
-        "configuration is not available; mend that",
-    ):
-        fake_slurm.run(toy_plan())
-    assert Records(fake_slurm.root).all() == []
-
-
-@pytest.mark.parametrize(("program", "message"), [("sbatch", "sbatch"), ("srun", 'Could not detect "srun"')])
-def test_a_missing_program_is_named(fake_slurm: FakeSlurm, program: str, message: str) -> None:
-    fake_slurm.without(program)
-    with pytest.raises(UserError, match=message):
-        fake_slurm.run(toy_plan())
-    assert Records(fake_slurm.root).all() == []
-
-
-def test_an_answer_without_an_id_is_a_refusal(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.write("before", "echo 'sbatch: lua: Welcome'; exit 0")
-    with pytest.raises(UserError, match=r"sbatch refused 2 pretrain jobs: Could not make sense of sbatch output"):
-        fake_slurm.run(toy_plan(phase="pretrain"))
-
-
-# --- The cluster's limit ----------------------------------------------------------------------------
-
-
-def test_arrays_are_as_large_as_the_cluster_says(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.write("config", "SlurmUser = slurm(64030)\nMaxArraySize            = 2\nMaxJobCount = 10000\n")
-    assert fake_slurm.run(toy_plan(phase="pretrain", seeds=(0, 1, 2))) == 0
-    assert fake_slurm.calls("scontrol") == ["show config"]
-    assert [len(record.elements) for record in Records(fake_slurm.root).all()] == [2, 1]
-
-
-def test_the_profile_s_limit_comes_first(fake_slurm: FakeSlurm) -> None:
-    assert fake_slurm.run(toy_plan(phase="pretrain", seeds=(0, 1, 2, 3)), max_array_size=3) == 0
-    assert fake_slurm.calls("scontrol") == []
-    assert [len(record.elements) for record in Records(fake_slurm.root).all()] == [3, 1]
-
-
-@pytest.mark.parametrize(
-    ("config", "size"), [("MaxArraySize = 4000001\n", 4000001), ("MaxArraySize = 0\n", 1), ("nothing\n", 1001)]
-)
-def test_limits_that_clusters_have(fake_slurm: FakeSlurm, config: str, size: int) -> None:
-    fake_slurm.write("config", config)
-    assert max_array_size() == size
 
 
 def test_a_record_keeps_what_was_asked_for(fake_slurm: FakeSlurm) -> None:

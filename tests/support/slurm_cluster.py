@@ -56,7 +56,7 @@ SlurmdParameters=config_overrides
 GresTypes=gpu
 ReturnToService=2
 SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1,default_queue_depth=500
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1,default_queue_depth=500,max_array_tasks={max_array_tasks}
 PriorityType=priority/basic
 JobRequeue=1
 PreemptType=preempt/partition_prio
@@ -116,11 +116,16 @@ class SlurmCluster:
         folder: holds everything of the cluster; its path is short, since a socket is in it.
     """
 
-    def __init__(self, max_array_size: int = 1001) -> None:
-        """Nothing is started yet; `max_array_size` is one more than the highest index of an array."""
+    def __init__(self, max_array_size: int = 1001, max_array_tasks: int | None = None) -> None:
+        """Nothing is started yet.
+
+        Args:
+            max_array_size: one more than the highest index of an array.
+            max_array_tasks: elements of an array, if that is fewer.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self._configuration = self.folder / "slurm.conf"
-        self._max_array_size = max_array_size
+        self._limits = {"max_array_size": max_array_size, "max_array_tasks": max_array_tasks or max_array_size}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
@@ -141,7 +146,7 @@ class SlurmCluster:
                 host=socket.gethostname().partition(".")[0],
                 user=os.getuid(),
                 ports=_free_ports(3),
-                max_array_size=self._max_array_size,
+                **self._limits,
                 node=f"CPUs={NODE_CORES} RealMemory={NODE_MEMORY_MIB} Gres=gpu:{NODE_GPUS}",
             )
         )
@@ -166,6 +171,11 @@ class SlurmCluster:
     def environment(self) -> dict[str, str]:
         """The environment of commands that are to speak to this cluster."""
         return {**os.environ, "SLURM_CONF": str(self._configuration), "PATH": f"{self.folder / 'bin'}:{_PATH}"}
+
+    def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process, too, speak to this cluster."""
+        for name, value in self.environment().items():
+            monkeypatch.setenv(name, value)
 
     def run(self, *command: str) -> str:
         """What a command prints; it must succeed."""

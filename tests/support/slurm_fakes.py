@@ -24,6 +24,7 @@ PATH=/usr/bin:/bin
 program=$(basename "$0")
 cd {folder} || exit 1
 echo "$program $*" >> calls
+env > "environment of $program"
 if [ -e "$program.refusal" ]; then cat "$program.refusal" >&2; exit 1; fi
 """
 _SCRIPTS = {
@@ -35,8 +36,10 @@ cp "$1" submitted/$id.sh
 name=$(sed -n 's/^#SBATCH --job-name=//p' "$1")
 reason=Priority
 if grep -q '^#SBATCH --dependency=' "$1"; then reason=Dependency; fi
-last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
-for index in $(if [ "$last" ]; then seq 0 $last; else echo N/A; fi); do
+array=$(sed -n 's/^#SBATCH --array=\\([0-9,-]*\\).*/\\1/p' "$1")
+for index in $(for part in $(echo "${array:-N/A}" | tr , ' '); do
+    if [ "$array" ]; then seq "${part%-*}" "${part#*-}"; else echo N/A; fi
+done); do
     echo "$id|$index|PENDING|$reason|$name" >> queue
 done
 if [ -e after ]; then . ./after; fi

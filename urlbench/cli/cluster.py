@@ -21,26 +21,35 @@ if TYPE_CHECKING:
 
 
 class Submission:
-    """Hands plans to the cluster of a profile."""
+    """Hands plans to the cluster of a profile.
 
-    def __init__(self, profile: "Profile") -> None:
-        self._profile = profile
+    Args:
+        profile: of the cluster.
+        wait: return when everything has ended.
+    """
+
+    def __init__(self, profile: "Profile", wait: bool) -> None:
+        self._profile, self._wait = profile, wait
 
     def __call__(self, plan: "Plan", root: Path, rerun: "Rerun | None") -> int:
         """Submit what is left; the exit code."""
         from urlbench.local.run import set_others_aside
         from urlbench.slurm.run import run_on_slurm
+        from urlbench.slurm.wait import run_and_wait
 
         if rerun == "stale":
             set_others_aside(plan, root)
-        return run_on_slurm(plan, root, self._profile, retry_failed=rerun == "failed")
+        run = run_and_wait if self._wait else run_on_slurm
+        return run(plan, root, self._profile, retry_failed=rerun == "failed")
 
     def arrays(self, plan: "Plan", root: Path) -> list[str]:
-        """A line about each array that would be submitted."""
-        from urlbench.slurm.run import describe_array, plan_arrays, stand
+        """A line about each array that would be submitted, and one about jobs for which the queue has no room."""
+        from urlbench.slurm.run import describe_array, no_room, plan_arrays
+        from urlbench.slurm.standing import stand
 
-        standing = stand(plan, root, retry_failed=False)
-        return [describe_array(array, self._profile) for array in plan_arrays(standing, self._profile)]
+        arrays, left = plan_arrays(stand(plan, root, retry_failed=False), self._profile)
+        lines = [f"array: {describe_array(array, self._profile)}" for array in arrays]
+        return [*lines, no_room(left, self._profile)] if left else lines
 
 
 def submission(
@@ -53,6 +62,7 @@ def submission(
     runs_per_gpu: int | None,
     *,
     fail_fast: bool = False,
+    wait: bool = False,
     stored: "Profile | None" = None,
 ) -> Submission | None:
     """What submits, or None for the local executor; the profile is `stored` where `cluster` names no other.
@@ -63,6 +73,8 @@ def submission(
     if executor == "local":
         if cluster is not None:
             raise UserError("--cluster is read with --executor slurm only; add that, or leave --cluster away.")
+        if wait:
+            raise UserError("--wait is for --executor slurm, as runs on this machine are waited for; leave it away.")
         return None
     from urlbench.slurm.profile import load_profile
 
@@ -85,7 +97,7 @@ def submission(
         if runs_per_gpu < 1:
             raise UserError(f"--runs-per-gpu {runs_per_gpu} is too few; give at least 1.")
         profile = profile.model_copy(update={"runs_per_gpu": runs_per_gpu})
-    return Submission(profile)
+    return Submission(profile, wait)
 
 
 def cancel(

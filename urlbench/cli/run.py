@@ -115,6 +115,10 @@ def run(
     runs_per_gpu: RunsPerGpuOption = None,
     executor: ExecutorOption = "local",
     cluster: ClusterOption = None,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="With --executor slurm: fill the queue up, and return when everything has ended."),
+    ] = False,
 ) -> None:
     """Run everything that is not done yet; the same command again continues, or does nothing."""
     from urlbench.local.executor import default_options
@@ -124,7 +128,9 @@ def run(
     request = _request(
         suite, agent, seeds, domains, tasks, preset, phase, snapshots, goal_sets, override, config, plugin, data
     )
-    submit = submission(executor, cluster, workers, threads, device, env_workers, runs_per_gpu, fail_fast=fail_fast)
+    submit = submission(
+        *(executor, cluster, workers, threads, device, env_workers, runs_per_gpu), fail_fast=fail_fast, wait=wait
+    )
     options = default_options(workers, threads, device, fail_fast, env_workers, runs_per_gpu or 1)
     root = check_folder(runs)
     made = make_plan(request)

@@ -6,7 +6,6 @@ cluster_probe.py.
 
 import fcntl
 import json
-import os
 import secrets
 import shutil
 import time
@@ -21,6 +20,8 @@ from urlbench.core.errors import UserError, unknown_name
 from urlbench.local.check import Check
 from urlbench.slurm.cluster_probe import FOUND, LOCK, RESTARTED, TOKEN, TOLD, Probe, installed
 from urlbench.slurm.code_snapshot import take_snapshot
+from urlbench.slurm.environment import options_hidden
+from urlbench.slurm.limits import array_limit, configuration
 from urlbench.slurm.profile import PHASES, Profile
 from urlbench.slurm.queue import call
 from urlbench.slurm.records import ArrayRecord, Records
@@ -50,25 +51,21 @@ def run_cluster_checks(profile: Profile, root: Path, wait: float) -> Iterator[Ch
         )
         yield Check(name="commands", result="failed", detail=detail)
         return
-    if job := os.environ.get("SLURM_JOB_ID"):
-        detail = f"called inside job {job}, whose variables would reach the jobs that are submitted; better leave it"
-        yield Check(name="commands", result="warning", detail=detail)
-    else:
-        yield Check(name="commands", result="ok", detail=", ".join(_COMMANDS))
+    yield Check(name="commands", result="ok", detail=", ".join(_COMMANDS))
     try:
-        configuration = _configuration()
+        settings = configuration()
         partitions = _partitions()
     except UserError as error:
         yield Check(name="controller", result="failed", detail=str(error))
         return
-    version, cluster = configuration.get("SLURM_VERSION", "of unknown version"), configuration.get("ClusterName", "?")
+    version, cluster = settings.get("SLURM_VERSION", "of unknown version"), settings.get("ClusterName", "?")
     yield Check(name="controller", result="ok", detail=f"Slurm {version}, cluster {cluster}")
     checks = [
         *_partition_checks(profile, partitions),
-        _arrays(profile, configuration),
-        _requeueing(configuration),
-        _preemption(configuration),
-        _accounting(configuration),
+        _arrays(profile, settings),
+        _requeueing(settings),
+        _preemption(settings),
+        _accounting(settings),
     ]
     yield from checks
     if any(check.result == "failed" for check in checks):
@@ -78,11 +75,6 @@ def run_cluster_checks(profile: Profile, root: Path, wait: float) -> Iterator[Ch
 
 
 # --- What Slurm says of itself ----------------------------------------------------------------------
-
-
-def _configuration() -> dict[str, str]:
-    lines = (line.partition("=") for line in call("scontrol", "show", "config").splitlines())
-    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def _partitions() -> dict[str, dict[str, str]]:
@@ -131,28 +123,28 @@ def _minutes(text: str) -> float | None:
     return 1440 * int(days or 0) + 60 * hours + minutes + seconds / 60
 
 
-def _arrays(profile: Profile, configuration: Mapping[str, str]) -> Check:
-    most = int(configuration.get("MaxArraySize", 0))
+def _arrays(profile: Profile, settings: Mapping[str, str]) -> Check:
+    most, limit = array_limit(settings)
     asked = profile.max_array_size
     if most < 2:
-        detail = f"switched off (MaxArraySize={most}), so every job is submitted alone, which takes long"
+        detail = f"switched off ({limit}), so every job is submitted alone, which takes long"
         return Check(name="arrays", result="warning", detail=detail)
     if asked is not None and asked > most:
-        detail = f"of at most {most} elements; lower max_array_size ({asked}) in the profile, or leave it out"
+        detail = f"of at most {most} elements ({limit}); lower max_array_size ({asked}) in the profile, or leave it out"
         return Check(name="arrays", result="failed", detail=detail)
-    return Check(name="arrays", result="ok", detail=f"of at most {asked or most} elements (MaxArraySize={most})")
+    return Check(name="arrays", result="ok", detail=f"of at most {asked or most} elements ({limit})")
 
 
-def _requeueing(configuration: Mapping[str, str]) -> Check:
-    kill_wait = f"KillWait {configuration.get('KillWait', '?')}"
-    if configuration.get("JobRequeue") == "0":
+def _requeueing(settings: Mapping[str, str]) -> Check:
+    kill_wait = f"KillWait {settings.get('KillWait', '?')}"
+    if settings.get("JobRequeue") == "0":
         detail = f"off unless a job asks for it, as those of urlbench do (JobRequeue=0), {kill_wait}"
         return Check(name="requeueing", result="warning", detail=detail)
     return Check(name="requeueing", result="ok", detail=f"on (JobRequeue=1), {kill_wait}")
 
 
-def _preemption(configuration: Mapping[str, str]) -> Check:
-    mode, kind = configuration.get("PreemptMode", "OFF"), configuration.get("PreemptType", "(null)")
+def _preemption(settings: Mapping[str, str]) -> Check:
+    mode, kind = settings.get("PreemptMode", "OFF"), settings.get("PreemptType", "(null)")
     found = "none" if mode == "OFF" or kind in ("(null)", "preempt/none") else f"{mode} ({kind})"
     if "CANCEL" in found:
         detail = f"{found}: preempted jobs are cancelled; the same urlbench run submits them again"
@@ -160,8 +152,8 @@ def _preemption(configuration: Mapping[str, str]) -> Check:
     return Check(name="preemption", result="ok", detail=found)
 
 
-def _accounting(configuration: Mapping[str, str]) -> Check:
-    storage = configuration.get("AccountingStorageType", "(null)")
+def _accounting(settings: Mapping[str, str]) -> Check:
+    storage = settings.get("AccountingStorageType", "(null)")
     if storage in ("(null)", "accounting_storage/none"):
         detail = "none: how a lost job ended is only known from its log"
         return Check(name="accounting", result="warning", detail=detail)
@@ -241,7 +233,8 @@ def _submit(profile: Profile, records: Records, folder: Path) -> str:
     executor = SlurmExecutor(folder / "log")
     executor.update_parameters(**parameters(record, code))
     try:
-        job = executor.submit(Probe(folder, records.root, token, digest, installed(), profile))
+        with options_hidden():
+            job = executor.submit(Probe(folder, records.root, token, digest, installed(), profile))
     except REFUSALS as error:
         raise UserError(f"sbatch refused it: {refusal(error)}; correct the profile, then {_AGAIN}.") from error
     return str(job.job_id)
@@ -268,7 +261,7 @@ def _wait(folder: Path, job_id: str, seconds: float) -> str:
 
 def _state(name: str) -> str:
     """The state of a job and Slurm's reason for it; "" if it has left the queue."""
-    return call("squeue", "--noheader", f"--name={name}", "--format=%T (%r)").strip()
+    return call("squeue", "--noheader", "--all", f"--name={name}", "--format=%T (%r)").strip()
 
 
 def _findings(folder: Path, job_id: str, state: str, wait: float) -> Iterator[Check]:

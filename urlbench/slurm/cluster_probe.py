@@ -143,7 +143,7 @@ class Probe:
         return Check(name=name, result="ok", detail=f"{len(self._packages)} packages as where it was submitted")
 
     def _gpus(self, name: str) -> Check:
-        asked, device = self._profile.pretrain.gpus, self._profile.device
+        asked, device = self._profile.pretrain.all_gpus, self._profile.device
         if device == "cpu" or (not asked and device == "auto"):
             return Check(name=name, result="ok", detail="none asked for")
         given, wanted = len(visible_gpus()), max(asked, 1)

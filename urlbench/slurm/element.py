@@ -23,7 +23,6 @@ from submitit.helpers import DelayedSubmission
 from urlbench.core.errors import UserError
 from urlbench.core.jobs import Job, Plan
 from urlbench.core.machine import visible_gpus
-from urlbench.core.types import Phase
 from urlbench.local.executor import Device, Executor, ExecutorOptions, JobView, wait_for_orphans
 from urlbench.runs.manifest import code_snapshot
 from urlbench.runs.store import RunDirectory, read_jsonl
@@ -108,7 +107,8 @@ def main(arguments: Sequence[str]) -> int:
 def _run(record: ArrayRecord, root: Path, jobs: Sequence[Job]) -> int:
     profile = record.profile
     # Where Slurm does not confine GPUs, those of others can be seen.
-    device: Device = "cpu" if profile.device == "auto" and not asks_for_gpus(profile, record.phase) else profile.device
+    none = profile.device == "auto" and not profile.usable_gpus(record.phase)
+    device: Device = "cpu" if none else profile.device
     options = ExecutorOptions(
         workers=len(jobs),
         threads=profile.threads,
@@ -136,12 +136,6 @@ def _run(record: ArrayRecord, root: Path, jobs: Sequence[Job]) -> int:
     if executor.interrupted or "interrupted" in states:
         return EXIT_INTERRUPTED
     return EXIT_DONE if "done" in states else EXIT_FAILED
-
-
-def asks_for_gpus(profile: Profile, phase: Phase) -> bool:
-    """True if the elements of a phase ask Slurm for GPUs."""
-    resources = profile.for_phase(phase)
-    return resources.gpus > 0 or "gpu" in str(resources.extra.get("gres", ""))
 
 
 class _Announcer:

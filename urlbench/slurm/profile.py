@@ -22,6 +22,8 @@ _SET_BY_URLBENCH = "urlbench sets it; leave it out"
 _RESERVED = {
     **dict.fromkeys(("array", "dependency", "kill-on-invalid-dep", "job-name"), _SET_BY_URLBENCH),
     **dict.fromkeys(("output", "error", "open-mode", "parsable", "wait", "wrap", "test-only"), _SET_BY_URLBENCH),
+    "quiet": "sbatch has to say the job's id",
+    "clusters": "the jobs of other clusters are not seen here; go to a machine of that one",
     **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "requeue", "no-requeue"), _SET_BY_URLBENCH),
     "signal": "use signal_seconds",
     "time": "use slot",
@@ -97,6 +99,17 @@ class Resources(Spec):
     array_parallelism: int | None = Field(default=None, ge=1)
     extra: Parameters = Field(default_factory=dict)
 
+    @property
+    def gpus_in_gres(self) -> int:
+        """GPUs that `gres` in `extra` asks for, such as gpu, gpu:2 or gpu:a100:2; 0 if it asks for none."""
+        entries = [entry.split(":") for entry in str(self.extra.get("gres", "")).split(",")]
+        return sum(int(words[-1]) if words[-1].isdigit() else 1 for words in entries if words[0] == "gpu")
+
+    @property
+    def all_gpus(self) -> int:
+        """GPUs that an element gets."""
+        return self.gpus_in_gres or self.gpus
+
 
 _RESOURCE_KEYS = {"slot" if key == "slot_minutes" else key for key in Resources.model_fields}
 
@@ -112,8 +125,10 @@ class Profile(Spec):
         setup: shell lines before the job, such as `module load cuda`.
         scratch: folder on the node for temporary files, may hold $VARIABLES of the node; None for the node's choice.
         signal_seconds: how long before a slot's end an element is told to save and to queue again.
-        runs_per_gpu: runs side by side in one element; without GPUs, too.
+        runs_per_gpu: runs that share a GPU; an element without one counts as one.
         max_array_size: elements of an array; None to ask the cluster.
+        max_submitted: jobs that the user may have in the queue at the same time, of whatever kind, where an element
+            counts as one; None without a limit.
         threads: of each run.
         env_workers: processes of each run that play evaluation episodes.
         device: `auto` is a GPU if there is one.
@@ -128,6 +143,7 @@ class Profile(Spec):
     signal_seconds: int = Field(default=120, ge=1)
     runs_per_gpu: int = Field(default=1, ge=1)
     max_array_size: int | None = Field(default=None, ge=1)
+    max_submitted: int | None = Field(default=None, ge=1)
     threads: int = Field(default=1, ge=1)
     env_workers: int = Field(default=1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -146,6 +162,14 @@ class Profile(Spec):
     def for_phase(self, phase: Phase) -> Resources:
         """What the elements of a phase ask for."""
         return {"pretrain": self.pretrain, "finetune": self.finetune, "search": self.search}[phase]
+
+    def usable_gpus(self, phase: Phase) -> int:
+        """GPUs of an element that its runs may use."""
+        return 0 if self.device == "cpu" else self.for_phase(phase).all_gpus
+
+    def runs_per_element(self, phase: Phase) -> int:
+        """The most runs that share an element."""
+        return self.runs_per_gpu * max(self.usable_gpus(phase), 1)
 
 
 def load_profile(path: Path) -> Profile:

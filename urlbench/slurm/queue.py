@@ -1,6 +1,7 @@
 """What Slurm says about our jobs: one call of squeue, and where that is silent, one of sacct."""
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -8,19 +9,46 @@ from pathlib import Path
 from typing import NamedTuple
 
 from urlbench.core.errors import UserError
+from urlbench.slurm.environment import without_options
 from urlbench.slurm.grouping import Place
 from urlbench.slurm.records import NAME_PREFIX, ArrayRecord, Records, latest_places
 
 _FORMAT = "%F|%K|%T|%r|%j"
+_RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 _SECONDS = 60
-_MEANINGS = {
+# Else expressions for the elements of an array end with "..." after 64 characters.
+_WHOLE_ANSWERS = {"SLURM_BITSTR_LEN": "0"}
+# What jobs wait for that are to start, by their state and, of those that are just PENDING, by Slurm's reason.
+_RELEASE = "to let it start: scontrol release JOB"
+_WAITING_STATES = {
+    "CONFIGURING": "waits until its node is ready",
+    "POWER_UP_NODE": "waits until its node is ready",
+    "REQUEUED": "waits to be started again",
+    "REQUEUE_FED": "waits to be started again",
+    "REQUEUE_HOLD": f"is held after a start; {_RELEASE}",
+    "SPECIAL_EXIT": f"is held after a start; {_RELEASE}",
+    "RESV_DEL_HOLD": f"is held, as its reservation was deleted; {_RELEASE}",
+}
+_REASONS = {
     "Dependency": "waits for its pretraining",
     "JobArrayTaskLimit": "waits for others of its array (array_parallelism)",
     "Resources": "waits for free resources",
     "Priority": "waits behind jobs of higher priority",
     "BeginTime": "waits to be started again",
     "DependencyNeverSatisfied": "its pretraining has failed or was cancelled",
+    "JobHeldUser": f"is held by its user; {_RELEASE}",
+    "JobHeldAdmin": "is held by an administrator, who has to release it",
+    "None": "waits until the scheduler looks at it",
 }
+# How jobs end. Accounting that is late still has other states of jobs that have left the queue.
+_ENDS = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("PREEMPTED", "RECONFIG_FAIL", "TIMEOUT"),
+)
+
+
+class NoAnswer(UserError):
+    """Slurm does not answer, or not now."""
 
 
 class Entry(NamedTuple):
@@ -39,14 +67,14 @@ class Entry(NamedTuple):
     @property
     def waits(self) -> bool:
         """True until it runs."""
-        return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD")
+        return self.state == "PENDING" or self.state in _WAITING_STATES
 
     @property
     def meaning(self) -> str:
         """The reason for people."""
         if not self.waits:
             return self.state.lower()
-        return _MEANINGS.get(self.reason, f"waits ({self.reason})")
+        return _WAITING_STATES.get(self.state) or _REASONS.get(self.reason, f"waits ({self.reason})")
 
 
 class Queue:
@@ -54,24 +82,33 @@ class Queue:
 
     Attributes:
         entries: elements that Slurm has, waiting or running.
+        jobs: of the user, of whatever kind; an element counts as one.
     """
 
-    def __init__(self, entries: dict[Place, Entry]) -> None:
-        self.entries = entries
+    def __init__(self, entries: dict[Place, Entry], jobs: int) -> None:
+        self.entries, self.jobs = entries, jobs
 
     @classmethod
     def look(cls) -> "Queue":
-        """Ask squeue once for all jobs of this user; UserError if it does not answer."""
-        text = call("squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={_FORMAT}")
-        entries = {}
+        """Ask squeue once for all jobs of this user, in hidden partitions, too; UserError if it does not answer."""
+        text = call("squeue", "--noheader", "--all", f"--user={os.getuid()}", f"--format={_FORMAT}")
+        entries, others = {}, 0
         for line in text.splitlines():
-            fields = line.strip().split("|", 4)
-            # Jobs of others may have any name, also of several lines.
-            if len(fields) == 5 and fields[4].startswith(NAME_PREFIX):
-                array, index, state, reason, name = fields
-                job_id = f"{array}_{index}" if index.isdigit() else array
-                entries[Place(name, int(index) if index.isdigit() else 0)] = Entry(job_id, state, reason)
-        return cls(entries)
+            # Other jobs may have any name, also of several lines.
+            if line.count("|") < 4:
+                continue
+            array, expression, state, reason, name = line.strip().split("|", 4)
+            if not name.startswith(NAME_PREFIX):
+                others += len(_indices(expression) or [None])
+            elif indices := _indices(expression):
+                for index in indices:
+                    job_id = array if index is None else f"{array}_{index}"
+                    entries[Place(name, index or 0)] = Entry(job_id, state, reason)
+            else:
+                raise UserError(
+                    f"squeue calls elements of an array {expression!r}, which cannot be read; update Slurm."
+                )
+        return cls(entries, len(entries) + others)
 
     def of_runs(self, records: Sequence[ArrayRecord]) -> dict[str, tuple[Place, Entry]]:
         """The elements of runs, by their path; of a run that two arrays hold, the one that was submitted last."""
@@ -82,6 +119,24 @@ class Queue:
                 if entry := self.entries.get(place):
                     found.update(dict.fromkeys(paths, (place, entry)))
         return found
+
+
+def _indices(expression: str) -> list[int] | list[None]:
+    """The indices of an array's elements in the words of squeue, such as 7 or 0-3,10-20:5%8.
+
+    [None] for a plain job, empty if it cannot be read. Asked for a line for each element, squeue (22.05) leaves out the
+    last one of 10-20:5.
+    """
+    if expression == "N/A":
+        return [None]
+    found: list[int] = []
+    for part in expression.partition("%")[0].split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            return []
+        first, last, step = match.groups()
+        found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found
 
 
 def ended(records: Records, paths: Sequence[str]) -> dict[str, str]:
@@ -96,7 +151,7 @@ def ended(records: Records, paths: Sequence[str]) -> dict[str, str]:
     for path, (record, place) in asked.items():
         job_id = record.job_id(place.element)
         last = _last_line(records.element_log(record, place.element))
-        state = f"ended as {states[job_id]}" if job_id in states else "has left the queue"
+        state = f"ended as {states[job_id]}" if states.get(job_id) in _ENDS else "has left the queue"
         reasons[path] = f"Slurm job {job_id} {state}" + (f": {last}" if last else "")
     return reasons
 
@@ -124,20 +179,26 @@ def call(program: str, *arguments: str) -> str:
     """The output of one of Slurm's commands.
 
     Raises:
-        UserError: if there is no such program, or it fails or does not answer.
+        UserError: if there is no such program.
+        NoAnswer: if it fails or does not answer.
     """
     command = [program, *arguments]
-    # Defaults that users give to their own calls would hide jobs from ours.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS, env=environment)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+            env={**without_options(os.environ), **_WHOLE_ANSWERS},
+        )
     except FileNotFoundError as error:
         raise UserError(
             f"{program} is not on PATH; run this on a machine of the cluster, or load its module."
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{program} gave no answer within {_SECONDS} s; try again when the cluster answers.") from error
+        raise NoAnswer(f"{program} gave no answer within {_SECONDS} s; try again when the cluster answers.") from error
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"{shlex.join(command[:2])} failed: {said}; see whether the cluster is up: sinfo")
+        raise NoAnswer(f"{shlex.join(command[:2])} failed: {said}; see whether the cluster is up: sinfo")
     return done.stdout

@@ -28,7 +28,8 @@ class ArrayRecord(Spec):
 
     Attributes:
         name: of its jobs in Slurm.
-        elements: for each element the run directories of its runs, relative to the runs folder.
+        elements: for each index the run directories of its runs, relative to the runs folder; empty where the array
+            has no element.
         dependency: in the words of sbatch; None if it waits for nothing.
         profile: as it was at the submission.
         code: digest of the copy of urlbench that its jobs run.
@@ -48,8 +49,13 @@ class ArrayRecord(Spec):
     slurm_id: str | None = None
 
     @property
+    def indices(self) -> tuple[int, ...]:
+        """Of the elements that there are."""
+        return tuple(index for index, paths in enumerate(self.elements) if paths)
+
+    @property
     def is_array(self) -> bool:
-        """False for a single element, which is submitted as a plain job."""
+        """False for a single element with index 0, which is submitted as a plain job."""
         return len(self.elements) > 1
 
     def job_id(self, index: int) -> str:
