@@ -12,11 +12,12 @@ from toy_starts import register_starts
 
 from urlbench.core.jobs import Plan
 from urlbench.core.registry import load_suite
-from urlbench.core.types import Protocol, Suite, Task, Transfer
+from urlbench.core.types import Phase, Protocol, Suite, Task, Transfer
 from urlbench.runs.store import RunStore
 from urlbench.slurm.grouping import group
 
 OPTIONS = ["--seeds", "2", "--preset", "smoke", "--plugin", str(PLUGIN)]
+ONE_EACH: dict[Phase, int] = {"pretrain": 1, "finetune": 1, "search": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +54,7 @@ def test_without_pretraining_every_agent_starts_from_nothing() -> None:
     assert len(plan.jobs) == 2 * 4
     assert {(job.spec.phase, job.spec.snapshot, job.parent_path) for job in plan.jobs} == {("finetune", 0, None)}
     assert plan_of("toy-scratch", "toy", seeds=(0,), snapshots="all").jobs == plan.jobs[:4]
-    arrays = group(plan.jobs, {}, {}, runs_per_element=1, most_elements=100, names=names())
+    arrays = group(plan.jobs, {}, runs_per_element=ONE_EACH, most_elements=100, names=names())
     assert [(array.phase, len(array.packs), array.dependency) for array in arrays] == [("finetune", 8, None)]
 
 
@@ -117,10 +118,16 @@ def test_each_task_starts_from_its_source_or_from_nothing() -> None:
         *((("cube_far", snapshot, "cube_near")) for snapshot in (50, 100)),
         ("cube_near", 0, None),
     }
-    arrays = group(plan.jobs, {}, {}, runs_per_element=1, most_elements=100, names=names())
-    waiting = {array.name: array.dependency for array in arrays if array.dependency is not None}
-    assert {one.kind for one in waiting.values()} == {"aftercorr"}
-    assert sum(len(array.packs) for array in arrays if array.name in waiting) == 2 * 2 * 2 * 2
+    arrays = group(plan.jobs, {}, runs_per_element=ONE_EACH, most_elements=100, names=names())
+    by_name = {array.name: array for array in arrays}
+    waiting = [array for array in arrays if array.dependency is not None]
+    assert sum(len(array.indices) for array in waiting) == 2 * 2 * 2 * 2
+    for array in waiting:
+        assert array.dependency is not None
+        parents = by_name[array.dependency.array].packs
+        for index in array.indices:
+            own = parents[index if array.dependency.element is None else array.dependency.element]
+            assert {job.spec.parent for job in array.packs[index]} <= {job.id for job in own}
 
 
 def test_transfers_run_and_are_reported(urlbench: Command) -> None:

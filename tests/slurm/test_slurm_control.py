@@ -94,7 +94,7 @@ def test_cancelling_one_agent_leaves_the_pretraining_that_another_waits_for(
     plan = toy_plan(agents=("toy", "toy-cautious"), seeds=(0,), tasks=("ball_left",))
     assert fake_slurm.run(plan) == 0
     assert urlbench("cancel", "--agent", agent, *runs).code == 0
-    own = {"toy": "102", "toy-cautious": "103"}
+    own = {"toy": "102_0", "toy-cautious": "102_1"}
     assert fake_slurm.calls("scancel") == [own[agent]]
     for job_id in own.values():
         fake_slurm.change(job_id, None)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from slurm_cluster import SlurmCluster
 from slurm_fakes import FakeSlurm, fake_slurm, profile, toy_plan
-from slurm_runs import SECONDS
 
 from urlbench.cli.overview import read_overview
 from urlbench.core.errors import UserError
@@ -138,4 +137,4 @@ def test_a_real_cluster_does_what_the_profile_says(
             assert run_on_slurm(plan, root, profile(pretrain=asked), retry_failed=False) == 0
     lines = call("squeue", "--noheader", "--states=all", "--format=%P|%l|%D|%C|%m|%j").splitlines()
     assert [re.sub(r"\w{10}$", "X", line) for line in lines] == ["main|7:00|1|1|512M|urlbench-X"] * 2
-    slurm.wait_until(lambda: len(list(tmp_path.rglob("DONE"))) == 2, "both runs are done", SECONDS)
+    slurm.wait_until(lambda: len(list(tmp_path.rglob("DONE"))) == 2, "both runs are done")

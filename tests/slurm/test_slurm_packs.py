@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from slurm_cluster import SlurmCluster
 from slurm_fakes import FakeSlurm, fake_slurm, profile, toy_plan
-from slurm_runs import SECONDS
 from toy_runs import PLUGIN
 
 from urlbench.slurm.profile import Resources
@@ -118,6 +117,6 @@ def test_on_a_real_cluster_runs_of_two_domains_have_a_gpu_each(
     plugins = (str(PLUGIN), str(tmp_path / "notes.py"))
     plan = toy_plan(domains=("ball", "cube"), seeds=(0,), phase="pretrain", plugins=plugins)
     assert run_on_slurm(plan, tmp_path, profile(pretrain=asked(gpus=2), device="auto"), retry_failed=False) == 0
-    slurm.wait_until(lambda: len(list(tmp_path.rglob("DONE"))) == 2, "both runs are done", SECONDS)
+    slurm.wait_until(lambda: len(list(tmp_path.rglob("DONE"))) == 2, "both runs are done")
     assert sorted(file.read_text() for file in tmp_path.glob("*.gpu")) == ["0", "1"]
     assert len(slurm.squeue()) == 1

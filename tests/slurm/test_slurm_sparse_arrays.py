@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from slurm_cluster import SlurmCluster
 from slurm_fakes import profile, put, toy_plan
-from slurm_runs import SECONDS, starting_points
+from slurm_runs import starting_points
 
 from urlbench.core.jobs import Job
 from urlbench.runs.store import RunDirectory
@@ -64,7 +64,7 @@ def test_each_child_starts_once_its_own_parent_is_done(slurm: SlurmCluster, held
 
     call("scontrol", "release", str(children.slurm_id), f"{parents.slurm_id}_2")
     runs = [RunDirectory(tmp_path / job.path) for job in plan.jobs]
-    slurm.wait_until(runs[5].done_file.exists, "the child of the parent that was released is done", SECONDS)
+    slurm.wait_until(runs[5].done_file.exists, "the child of the parent that was released is done")
     assert starting_points(runs[2]) == starting_points(runs[5]) == [0]
     assert not runs[4].attempts_file.exists(), "the other one waits for its own parent"
     assert Queue.look().entries[Place(children.name, 1)].reason == "Dependency"
