@@ -188,12 +188,10 @@ class ObservationObjective(SkillObjective):
         symlog = self.config.world_model.symlog_states
         return unmasked(preprocess(batch["observation"], symlog_states=symlog), batch.get("mask")).flatten(1)
 
-    def rewards(
-        self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel
-    ) -> dict[str, Tensor]:
-        """How close the decoded observation is to the one its skill stands for."""
-        observed = world_model.decoder(trajectory.feat).flatten(2)
-        return {"code_reward": skills.code_reward(skill, observed, squared=self.config.code_reward_squared)}
+    def reached(self, trajectory: Trajectory, world_model: WorldModel) -> Tensor:
+        """The decoded observations."""
+        observed: Tensor = world_model.decoder(trajectory.feat).flatten(2)
+        return observed
 
 
 def edl_dreamer(context: AgentContext, config: EDLConfig) -> SingleSkill:

@@ -11,8 +11,10 @@ from typing import SupportsFloat
 import torch
 from torch import Tensor
 
+from urlbench.agents.choreographer.skill_measures import EVERY, skill_measures
 from urlbench.agents.choreographer.vq_vae import SkillAutoEncoder, SkillConfig
 from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Trajectory
+from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.knn_entropy import knn_entropy
 from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.lbs import LatentBayesianSurprise
@@ -120,6 +122,17 @@ class SkillObjective:
         """
         return unmasked(post.deter, batch.get("mask"))
 
+    def reached(self, trajectory: Trajectory, world_model: WorldModel) -> Tensor:
+        """What of imagined states is compared with what skills stand for, [H + 1, N, D]."""
+        return trajectory.deter
+
+    def code_reward(
+        self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel
+    ) -> Tensor:
+        """How close imagined states are to what their skills stand for, [H + 1, N]; arguments as in `rewards`."""
+        reached = self.reached(trajectory, world_model)
+        return skills.code_reward(skill, reached, squared=self.config.code_reward_squared)
+
     def rewards(
         self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel
     ) -> dict[str, Tensor]:
@@ -131,7 +144,7 @@ class SkillObjective:
             trajectory: H steps from N start states.
             world_model: that imagined them.
         """
-        return {"code_reward": skills.code_reward(skill, trajectory.deter, squared=self.config.code_reward_squared)}
+        return {"code_reward": self.code_reward(skills, skill, trajectory, world_model)}
 
 
 class EntropyObjective(SkillObjective):
@@ -216,7 +229,21 @@ class SkillDiscovery(WorldModelLearner):
         rewards = self._objective.rewards(self.skills, skill.argmax(-1), imagined.trajectory, self.world_model)
         learned = self.skill_policy.learn(imagined, torch.stack([*rewards.values()]).sum(0), self._skill_optimisers)
         metrics |= {name: value.detach().mean() for name, value in rewards.items()}
-        return metrics | {f"skill_{k}": v for k, v in learned.items()}
+        metrics |= {f"skill_{k}": v for k, v in learned.items()}
+        if (updates := int(self.skills.updates)) % EVERY == 0:
+            draws = Draws(derive_seed(self.context.seed, "measures", updates), self.context.device)
+            metrics |= {f"measured_{name}": value for name, value in self._measure_skills(start, draws).items()}
+        return metrics
+
+    def _measure_skills(self, start: LatentState, draws: Draws) -> dict[str, Tensor]:
+        return skill_measures(
+            self.world_model,
+            start,
+            self.skill_policy,
+            self.config.skills.codes,
+            lambda skill, trajectory: self._objective.code_reward(self.skills, skill, trajectory, self.world_model),
+            draws,
+        )
 
     def actor(self, *, evaluation: bool, seed: int) -> Actor:
         """The exploration policy's actor: skill policies never act during pretraining."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy, unit_normal_nll
+from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy, saturation, unit_normal_nll
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
@@ -351,4 +351,5 @@ class ActorCritic(nn.Module):
             "reward": reward.detach().mean(),
             "value": value.detach().mean(),
             "action_std": std,
+            "saturation": saturation(torch.stack([p.mean.detach() for p in policies])),
         }
