@@ -16,6 +16,7 @@ from .core.interfaces import (
     Array as Array,
     Batch as Batch,
     Batch as Batch,
+    CoveredEnvironment as CoveredEnvironment,
     DataStatistics as DataStatistics,
     DrawnEnvironment as DrawnEnvironment,
     Environment as Environment,
