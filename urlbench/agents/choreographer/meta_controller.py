@@ -63,7 +63,7 @@ class MetaController(nn.Module):
         self.actor = MLP(feat_dim, config.units, skills)
         self.critic = Critic(feat_dim, config)
         self.executor = NormalPolicy(feat_dim + skills, config.units, action_dim)
-        self.reward_norm = StreamNorm(1.0)  # as published: off, but for its 1e-8
+        self.reward_norm = StreamNorm(1.0, centred=config.centred_rewards)  # as published: off, but for its 1e-8
 
     def make_optimisers(self, config: OptimiserConfig, *, frozen_executor: bool = False) -> dict[str, Optimiser]:
         """The `meta`, `executor` and `critic` optimisers that `learn` takes; a frozen executor has none."""
