@@ -26,7 +26,7 @@ from urlbench.agents.common.actor_critic import (
     lambda_return,
     with_entropy,
 )
-from urlbench.agents.common.distributions import ACTION_LIMIT, ClampedNormal, onehot
+from urlbench.agents.common.distributions import ACTION_LIMIT, ClampedNormal, onehot, saturation
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.latents import CategoricalLatents
 from urlbench.agents.common.networks import MLP, ConvDecoder
@@ -143,6 +143,7 @@ def learn_behaviour(
         "reward": reward.detach().mean(),
         "value": value.detach().mean(),
         "action_std": policy.std.detach().mean(),
+        "saturation": saturation(policy.mean.detach()),
     }
 
 
@@ -150,12 +151,13 @@ def learn_controller(
     self: MetaController, model: WorldModel, start: LatentState, draws: Draws, optimisers: dict[str, Optimiser]
 ) -> dict[str, Tensor]:
     """Imagine; then the choice of skill once more in all imagined states."""
-    chosen = list[Tensor]()
+    chosen, means = list[Tensor](), list[Tensor]()
 
     def policy(feat: Tensor, t: int) -> Tensor:
         probs = Categorical(logits=self.actor(feat)).probs
         chosen.append(draws.skill(probs.detach()))
         action = self.executor(torch.cat([feat, F.one_hot(chosen[-1], self.skills).to(feat.dtype)], -1))
+        means.append(action.mean.detach())
         return action.sample(draws.action_noise(action.mean))
 
     trajectory = imagine(model, start, policy, self.config.horizon, draws)
@@ -179,6 +181,8 @@ def learn_controller(
     return metrics | {
         "meta_loss": meta_loss.detach(),
         "meta_entropy": entropy.detach().mean(),
+        "meta_choice_entropy": Categorical(choice.probs.detach().mean((0, 1))).entropy(),
+        "executor_saturation": saturation(torch.stack(means)),
         "critic_loss": critic_loss.detach(),
         "imagined_reward": reward.detach().mean(),
         "value": value.detach().mean(),

@@ -15,7 +15,7 @@ from .core.interfaces import (
     AgentSpec as AgentSpec,
     Array as Array,
     Batch as Batch,
-    Batch as Batch,
+    CoveredEnvironment as CoveredEnvironment,
     DataStatistics as DataStatistics,
     DrawnEnvironment as DrawnEnvironment,
     Environment as Environment,
@@ -43,9 +43,7 @@ from .core.seeding import (
 )
 from .core.types import (
     ArrayFormat as ArrayFormat,
-    ArrayFormat as ArrayFormat,
     Domain as Domain,
-    EpisodeFormat as EpisodeFormat,
     EpisodeFormat as EpisodeFormat,
     GoalSets as GoalSets,
     ImageFormat as ImageFormat,
@@ -55,7 +53,6 @@ from .core.types import (
     Spec as Spec,
     Suite as Suite,
     Task as Task,
-    Transfer as Transfer,
     Transfer as Transfer,
 )
 from .runs.plan import PlanRequest as PlanRequest, make_plan as make_plan

@@ -69,6 +69,7 @@ OTHER: dict[str, Any] = {
     "world_model.mlp_units": (9, 8),
     "world_model.conv_depth": 3,
     "world_model.symlog_states": True,
+    "world_model.standardise_states": True,
     "world_model.kl_balance": 0.5,
     "world_model.free_nats": 2.0,
     "world_model.lr": 1e-2,
@@ -92,6 +93,8 @@ OTHER: dict[str, Any] = {
     "actor_critic.critic_lr": 1e-2,
     "actor_critic.slow_every": 1,
     "actor_critic.slow_fraction": 0.5,
+    "actor_critic.finetune_actor_lr": 1e-2,
+    "actor_critic.centred_rewards": True,
     "optimiser.eps": 1e-2,
     "optimiser.clip_norm": 1e-3,
     "optimiser.weight_decay": 0.1,
@@ -103,6 +106,8 @@ OTHER: dict[str, Any] = {
     "skill_decay_bug": False,
     "meta_entropy": 0.1,
     "reward_threshold": 0.5,
+    "skill_discount": 0.5,
+    "skill_policies_start": 1,
     "random_skill_steps": 2,
 }
 BASE = TINY.model_copy(

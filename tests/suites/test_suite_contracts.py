@@ -12,7 +12,7 @@ from processes import run_program
 
 from urlbench.core import registry
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Environment, TimeStep
+from urlbench.core.interfaces import CoveredEnvironment, Environment, TimeStep
 from urlbench.core.types import ImageFormat, Suite
 from urlbench.suites.dmc.environment import make_environment
 
@@ -256,6 +256,25 @@ def test_the_physics_clamps_actions_beyond_the_range() -> None:
 def test_an_unknown_task_is_named_with_the_nearest(task: str) -> None:
     with pytest.raises(UserError, match=f"unknown task '{task}y'; did you mean '{task}'"):
         make_environment(f"{task}y", 1, 1)
+
+
+@every_task_unseen
+def test_dmc_environments_say_which_cell_they_are_in(suite: Suite, task: str) -> None:
+    environment = make(suite, task, image=None)
+    if not isinstance(environment, CoveredEnvironment):
+        assert suite.name.startswith("metaworld")
+        return
+    environment.reset()
+    cells = []
+    for action in actions(environment, 20):
+        before = environment.random_state()
+        cells.append(environment.cell())
+        assert environment.cell() == cells[-1]
+        assert environment.random_state() == before
+        environment.step(action)
+    assert {len(cell) for cell in cells} == {3}
+    assert all(type(number) is int for cell in cells for number in cell)
+    assert len(set(cells)) > 1
 
 
 # --- Jaco's variants --------------------------------------------------------------------------------

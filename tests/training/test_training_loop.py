@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_runs import PLUGIN, assert_same_run, equal, final_agent, run, toy_jobs, toy_plugin, with_protocol
+from toy_runs import PLUGIN, StopAt, assert_same_run, equal, final_agent, run, toy_jobs, toy_plugin, with_protocol
 
 from urlbench.core.errors import UserError
 from urlbench.core.interfaces import Actor, Agent, AgentContext, Array, Schedule
@@ -277,6 +277,29 @@ def test_evaluating_does_not_change_training(tmp_path: Path) -> None:
     assert equal(final_agent(directory), final_agent(other_directory))
     last, only = read_jsonl(directory.eval_file)[-1], read_jsonl(other_directory.eval_file)[-1]
     assert last["frame"] == only["frame"] == 80
+
+
+def test_cells_that_were_visited_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = [tmp_path / name for name in ("without", "whole", "stopped")]
+    (directory, job), *covered = [(pair[1], pair[0]) for pair, _ in map(toy_jobs, roots)]
+    run(roots[0], job, directory)
+    toys = toy_plugin().ToyEnvironment
+    monkeypatch.setattr(toys, "cell", lambda toy: (int(toy._position[0] // 0.1), toy._frame // 15), raising=False)
+    (whole, job), (stopped, other) = covered
+    run(roots[1], job, whole)
+    for questions in (7, 30):
+        assert run(roots[2], other, stopped, stop=StopAt(questions)) == "interrupted"
+    run(roots[2], other, stopped)
+    rows = read_jsonl(whole.train_file)
+    assert stopped.train_file.read_bytes() == whole.train_file.read_bytes()
+    assert [{key: value for key, value in row.items() if "cells" not in key} for row in rows] == read_jsonl(
+        directory.train_file
+    )
+    seen = 0
+    for row in rows:
+        assert max(seen, row["episode_cells"], 2) <= row["cells"] <= seen + row["episode_cells"]
+        seen = row["cells"]
+    assert seen < sum(row["episode_cells"] for row in rows)
 
 
 class Lazy:

@@ -130,7 +130,7 @@ def pretraining_of(spec: AgentSpec, values: Mapping[str, Any]) -> tuple[AgentSpe
     Raises:
         UserError: if `spec` names an agent without a pretraining of its own, or one that refuses these settings.
     """
-    read = _without(values, spec.finetuning_settings)
+    read = _without(values, spec.finetuning_settings, spec.config)
     if spec.pretrained_as is None:
         return spec, read
     maker = load_agent(spec.pretrained_as)
@@ -147,19 +147,19 @@ def pretraining_of(spec: AgentSpec, values: Mapping[str, Any]) -> tuple[AgentSpe
             f"agent {spec.name!r} says that it is pretrained as {maker.name!r}, which does not take its {keys}; "
             "name what only fine-tuning reads in finetuning_settings, or give it a pretraining of its own."
         ) from error
-    return maker, _without(plain_values(config), maker.finetuning_settings)
+    return maker, _without(plain_values(config), maker.finetuning_settings, maker.config)
 
 
-def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Nested values without those of dotted keys."""
+def _without(values: Mapping[str, Any], keys: Sequence[str], config: Any) -> dict[str, Any]:
+    """Plain values of a `config` model without those of dotted keys, some of which `plain_values` has left out."""
     left = dict(values)
     for key in keys:
         first, _, rest = key.partition(".")
-        assert first in left, f"{key} is no setting"
+        assert first in config.model_fields, f"{key} is no setting"
         if rest:
-            left[first] = _without(left[first], [rest])
+            left[first] = _without(left[first], [rest], config.model_fields[first].annotation)
         else:
-            del left[first]
+            left.pop(first, None)
     return left
 
 

@@ -116,6 +116,17 @@ class StackedEnvironment(Environment, TypingProtocol):
         """Frames an observation is made of."""
 
 
+Cell = tuple[int, ...]
+
+
+@runtime_checkable
+class CoveredEnvironment(Environment, TypingProtocol):
+    """An environment that sorts its states into cells, to see how much of them a training visits; others need not."""
+
+    def cell(self) -> Cell:
+        """That of the present state; draws nothing and changes nothing."""
+
+
 class EnvironmentFactory(TypingProtocol):
     """Builds the environment of one task.
 

@@ -14,7 +14,7 @@ import torch
 
 from urlbench.core.durable import append_jsonl
 from urlbench.core.errors import UserError
-from urlbench.core.interfaces import Agent, Array, Environment, Schedule, TimeStep
+from urlbench.core.interfaces import Agent, Array, Cell, CoveredEnvironment, Environment, Schedule, TimeStep
 from urlbench.core.jobs import JobSpec
 from urlbench.core.seeding import derive_seed, stream
 from urlbench.episodes.replay import Replay, aligned
@@ -95,6 +95,8 @@ class TrainingLoop(LearningLoop):
         self._episode_start: dict[str, Any] = {}
         self._actions: list[Array] = []
         self._recorded: list[Mapping[str, Array]] = []
+        self._cell = environment.cell if isinstance(environment, CoveredEnvironment) else None
+        self._episode_cells, self._cells = set[Cell](), set[Cell]()
         self._evaluation_start = None if evaluation is None else evaluation.random_state()
 
     @property
@@ -134,7 +136,7 @@ class TrainingLoop(LearningLoop):
 
     def _begin_episode(self) -> TimeStep:
         self._episode_start = self._environment.random_state()
-        self._actions, self._recorded = [], []
+        self._actions, self._recorded, self._episode_cells = [], [], set()
         timestep = self._environment.reset()
         self._actor.begin_episode()
         self._store(timestep, None, self._actor.recorded())
@@ -178,6 +180,8 @@ class TrainingLoop(LearningLoop):
         if action is not None:
             self._actions.append(action)
         self._return += timestep.reward
+        if self._cell is not None:
+            self._episode_cells.add(self._cell())
 
     def _end_episode(self) -> None:
         when = f"in the episode that ended at frame {self.frame}"
@@ -185,6 +189,9 @@ class TrainingLoop(LearningLoop):
         if not np.isfinite(self._return):
             raise UserError(f"the return of the episode that ended at frame {self.frame} is {self._return}.")
         row = {"frame": self.frame, "episode": self._episode, "return": self._return, "updates": self._updates}
+        if self._cell is not None:
+            self._cells |= self._episode_cells
+            row |= {"episode_cells": len(self._episode_cells), "cells": len(self._cells)}
         self._log(row, when)
         self._episode, self._return = self._episode + 1, 0.0
         if self._spec.phase == "pretrain":
@@ -250,6 +257,7 @@ class TrainingLoop(LearningLoop):
             if self._decision is None
             else vars(self._decision) | {"action": torch.tensor(self._decision.action)},
             "observation": torch.tensor(self._timestep.observation),
+            "cells": sorted(self._cells),
             "replay_episodes": self._replay.episodes,
         }
 
@@ -264,7 +272,7 @@ class TrainingLoop(LearningLoop):
         self._evaluation_start = json.loads(state["evaluation_environment"])
         if self._evaluation is not None and self._evaluation_start is not None:
             self._evaluation.set_random_state(self._evaluation_start)
-        self.step, self._episode = state["step"], state["episode"]
+        self.step, self._episode, self._cells = state["step"], state["episode"], set(state["cells"])
         if (decision := state["decision"]) is not None:
             self._decision = _Decision(decision["action"].numpy(), decision["due"], decision["made"])
         self._checkpointed = (self.progress, self._updates_here())

@@ -170,7 +170,7 @@ def test_edls_skills_stand_for_observations(kind: ObservationKind, symlog: bool)
     numbers = 5 if kind == "states" else 3 * 64 * 64
     replayed = factory.tensors(kind=kind, size=2, length=3)
     model = agent.world_model.loss(replayed, agent._draws)
-    examples = agent._objective.examples(replayed, model.post)
+    examples = agent._objective.examples(replayed, model.post, agent.world_model)
     seen = preprocess(replayed["observation"], symlog_states=symlog).reshape(6, numbers)
     assert torch.equal(examples, seen)
     skill = torch.tensor([0, 4, 2])

@@ -30,7 +30,7 @@ from urlbench.agents.common.finetuning import Finetuning, SkillChoice
 from urlbench.agents.common.masks import unmasked
 from urlbench.agents.common.networks import ConvDecoder, ConvEncoder
 from urlbench.agents.common.rssm import LatentState
-from urlbench.agents.common.world_model import WorldModel, preprocess
+from urlbench.agents.common.world_model import WorldModel
 from urlbench.core.interfaces import AgentContext, AgentSpec
 
 # --- Without resampling -----------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class SingleSkill(SkillDiscovery):
         """An agent with this one's encoder, dynamics, decoder and skill policies; all else starts afresh."""
         agent = Finetuning(
             context,
-            self.config,
+            self.config.of_finetuning(),
             entropy=0.0,
             entropy_in_critic=False,
             skills=self.space._replace(every=self.config.random_skill_steps),
@@ -183,17 +183,14 @@ class ObservationObjective(SkillObjective):
         )
         return SkillAutoEncoder(0, skills, networks=networks)
 
-    def examples(self, batch: Mapping[str, Tensor], post: LatentState) -> Tensor:
+    def examples(self, batch: Mapping[str, Tensor], post: LatentState, world_model: WorldModel) -> Tensor:
         """Observations as the world model sees them."""
-        symlog = self.config.world_model.symlog_states
-        return unmasked(preprocess(batch["observation"], symlog_states=symlog), batch.get("mask")).flatten(1)
+        return unmasked(world_model.seen(batch["observation"]), batch.get("mask")).flatten(1)
 
-    def rewards(
-        self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel
-    ) -> dict[str, Tensor]:
-        """How close the decoded observation is to the one its skill stands for."""
-        observed = world_model.decoder(trajectory.feat).flatten(2)
-        return {"code_reward": skills.code_reward(skill, observed, squared=self.config.code_reward_squared)}
+    def reached(self, trajectory: Trajectory, world_model: WorldModel) -> Tensor:
+        """The decoded observations."""
+        observed: Tensor = world_model.decoder(trajectory.feat).flatten(2)
+        return observed
 
 
 def edl_dreamer(context: AgentContext, config: EDLConfig) -> SingleSkill:

@@ -84,7 +84,7 @@ class ChoreographerFinetuning(WorldModelLearner):
                 self.world_model.rssm.feat_dim,
                 config.skills.codes,
                 context.action_dim,
-                config.actor_critic,
+                config.actor_critic.of_finetuning(),
                 config.meta_entropy,
             ),
         )
@@ -174,7 +174,7 @@ class MetaActor(PolicyActor):
 
 
 # What the pretraining of skills never reads.
-FINETUNING_SETTINGS = ("reward_threshold", "random_skill_steps")
+FINETUNING_SETTINGS = ("reward_threshold", "random_skill_steps", "actor_critic.finetune_actor_lr")
 
 SPEC = AgentSpec(
     name="choreographer",

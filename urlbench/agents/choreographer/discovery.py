@@ -6,13 +6,16 @@ configuration or a comment names the other choice.
 """
 
 from collections.abc import Mapping
-from typing import SupportsFloat
+from typing import Annotated, Any, Self, SupportsFloat
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from urlbench.agents.choreographer.skill_measures import EVERY, skill_measures
 from urlbench.agents.choreographer.vq_vae import SkillAutoEncoder, SkillConfig
 from urlbench.agents.common.actor_critic import ActorCritic, ActorCriticConfig, Trajectory
+from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.knn_entropy import knn_entropy
 from urlbench.agents.common.latent_actor import PolicyActor
 from urlbench.agents.common.lbs import LatentBayesianSurprise
@@ -26,6 +29,7 @@ from urlbench.agents.common.world_model_learner import WorldModelLearner
 from urlbench.core.interfaces import Actor, AgentConfig, AgentContext, Array, Schedule
 from urlbench.core.precision import many_rows
 from urlbench.core.seeding import derive_seed
+from urlbench.core.types import AddedLater
 
 
 class SkillDiscoveryConfig(AgentConfig):
@@ -43,6 +47,11 @@ class SkillDiscoveryConfig(AgentConfig):
         reward_threshold: the behaviour learns nothing before a replay batch holds a reward above it. The paper
             holds predictions at zero until the environment gives a reward of at least 1e-4; with them, too, the
             behaviour would have nothing to learn from.
+        skill_discount: of the skill policies' pretraining, in place of the shared one; published: None. Their reward
+            has a large constant part, which a value sums up to constant / (1 - discount): until the critic has learned
+            that, its gradient is alike for all skills and drives their actions to the limits.
+        skill_policies_start: updates before the first of the skill policies, which begin to learn when codes have begun
+            to stand for something; published: 0.
         random_skill_steps: agent steps that a random skill is followed for during fine-tuning. The paper says a
             whole episode, which 125 is for Jaco from pixels alone.
     """
@@ -57,7 +66,19 @@ class SkillDiscoveryConfig(AgentConfig):
     code_reward_squared: bool = False
     skill_decay_bug: bool = True
     reward_threshold: float = 1e-4
+    skill_discount: Annotated[float | None, AddedLater] = None
+    skill_policies_start: Annotated[int, AddedLater] = Field(default=0, ge=0)
     random_skill_steps: int = 125
+
+    def of_skill_policies(self) -> ActorCriticConfig:
+        """The settings of actor and critic as the skill policies' pretraining has them."""
+        if self.skill_discount is None:
+            return self.actor_critic
+        return self.actor_critic.model_copy(update={"discount": self.skill_discount})
+
+    def of_finetuning(self) -> Self:
+        """The settings, those of actor and critic as fine-tuning has them."""
+        return self.model_copy(update={"actor_critic": self.actor_critic.of_finetuning()})
 
 
 class EntropySkillsConfig(SkillDiscoveryConfig):
@@ -111,14 +132,26 @@ class SkillObjective:
         """The skills."""
         return SkillAutoEncoder(self.config.world_model.deter, self.config.skills)
 
-    def examples(self, batch: Mapping[str, Tensor], post: LatentState) -> Tensor:
+    def examples(self, batch: Mapping[str, Tensor], post: LatentState, world_model: WorldModel) -> Tensor:
         """What skills are to stand for, detached, [N, D].
 
         Args:
             batch: as the replay gives it.
             post: its model states [B, T, ...], detached.
+            world_model: that made them.
         """
         return unmasked(post.deter, batch.get("mask"))
+
+    def reached(self, trajectory: Trajectory, world_model: WorldModel) -> Tensor:
+        """What of imagined states is compared with what skills stand for, [H + 1, N, D]."""
+        return trajectory.deter
+
+    def code_reward(
+        self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel
+    ) -> Tensor:
+        """How close imagined states are to what their skills stand for, [H + 1, N]; arguments as in `rewards`."""
+        reached = self.reached(trajectory, world_model)
+        return skills.code_reward(skill, reached, squared=self.config.code_reward_squared)
 
     def rewards(
         self, skills: SkillAutoEncoder, skill: Tensor, trajectory: Trajectory, world_model: WorldModel
@@ -131,7 +164,7 @@ class SkillObjective:
             trajectory: H steps from N start states.
             world_model: that imagined them.
         """
-        return {"code_reward": skills.code_reward(skill, trajectory.deter, squared=self.config.code_reward_squared)}
+        return {"code_reward": self.code_reward(skills, skill, trajectory, world_model)}
 
 
 class EntropyObjective(SkillObjective):
@@ -173,7 +206,7 @@ class SkillDiscovery(WorldModelLearner):
         self.space = SkillSpace(config.skills.codes, draw_onehot, None)
         feat_dim, action_dim, sizes = self.world_model.rssm.feat_dim, context.action_dim, config.actor_critic
         self.skill_policy = self.component(
-            "skill_policy", lambda: ActorCritic(feat_dim + config.skills.codes, action_dim, sizes)
+            "skill_policy", lambda: ActorCritic(feat_dim + config.skills.codes, action_dim, config.of_skill_policies())
         )
         self._skills_optimiser = Optimiser(skills.networks(), config.skills.lr, config.optimiser)
         self._skill_optimisers = self.skill_policy.make_optimisers(config.optimiser)
@@ -207,16 +240,35 @@ class SkillDiscovery(WorldModelLearner):
             metrics |= {"lbs_loss": lbs_loss.detach()} | {f"exploration_{k}": v for k, v in explored.items()}
 
         # Skill discovery: which states are worth a skill.
-        examples = self._objective.examples(tensors, model.post)
+        examples = self._objective.examples(tensors, model.post, self.world_model)
         metrics |= self.skills.learn(examples, self._skills_optimiser, self._draws)
 
-        # Skill policies: how to get there, and to visit much on the way.
+        if int(self.skills.updates) > self.config.skill_policies_start:
+            metrics |= self._learn_skill_policies(start)
+        return metrics
+
+    def _learn_skill_policies(self, start: LatentState) -> dict[str, Any]:
+        """How to get to what skills stand for, and to visit much on the way."""
         skill = self.space.draw(self._draws, start.deter.new_zeros(len(start.deter), self.space.dim))
         imagined = self.skill_policy.imagine(self.world_model, start, self._draws, skill)
         rewards = self._objective.rewards(self.skills, skill.argmax(-1), imagined.trajectory, self.world_model)
         learned = self.skill_policy.learn(imagined, torch.stack([*rewards.values()]).sum(0), self._skill_optimisers)
-        metrics |= {name: value.detach().mean() for name, value in rewards.items()}
-        return metrics | {f"skill_{k}": v for k, v in learned.items()}
+        metrics = {name: value.detach().mean() for name, value in rewards.items()}
+        metrics |= {f"skill_{k}": v for k, v in learned.items()}
+        if (updates := int(self.skills.updates)) % EVERY == 0:
+            draws = Draws(derive_seed(self.context.seed, "measures", updates), self.context.device)
+            metrics |= {f"measured_{name}": value for name, value in self._measure_skills(start, draws).items()}
+        return metrics
+
+    def _measure_skills(self, start: LatentState, draws: Draws) -> dict[str, Tensor]:
+        return skill_measures(
+            self.world_model,
+            start,
+            self.skill_policy,
+            self.config.skills.codes,
+            lambda skill, trajectory: self._objective.code_reward(self.skills, skill, trajectory, self.world_model),
+            draws,
+        )
 
     def actor(self, *, evaluation: bool, seed: int) -> Actor:
         """The exploration policy's actor: skill policies never act during pretraining."""

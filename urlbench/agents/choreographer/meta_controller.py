@@ -18,7 +18,7 @@ from urlbench.agents.common.actor_critic import (
     imagine,
     lambda_return,
 )
-from urlbench.agents.common.distributions import NormalPolicy, categorical_entropy, categorical_log_prob
+from urlbench.agents.common.distributions import NormalPolicy, categorical_entropy, categorical_log_prob, saturation
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
@@ -63,7 +63,7 @@ class MetaController(nn.Module):
         self.actor = MLP(feat_dim, config.units, skills)
         self.critic = Critic(feat_dim, config)
         self.executor = NormalPolicy(feat_dim + skills, config.units, action_dim)
-        self.reward_norm = StreamNorm(1.0)  # as published: off, but for its 1e-8
+        self.reward_norm = StreamNorm(1.0, centred=config.centred_rewards)  # as published: off, but for its 1e-8
 
     def make_optimisers(self, config: OptimiserConfig, *, frozen_executor: bool = False) -> dict[str, Optimiser]:
         """The `meta`, `executor` and `critic` optimisers that `learn` takes; a frozen executor has none."""
@@ -89,17 +89,20 @@ class MetaController(nn.Module):
             optimisers: as `make_optimisers` returns them.
 
         Returns:
-            Scalars by name.
+            Scalars by name; `meta_entropy` is the choice's in one state, `meta_choice_entropy` that over all of them.
         """
-        log_probs, entropies = [], []
+        log_probs, entropies, choices, means = [], [], [], []
 
         def policy(feat: Tensor, t: int) -> Tensor:
             logits = self.actor(feat)
-            index = draws.skill(logits.detach().softmax(-1))
+            probs = logits.detach().softmax(-1)
+            index = draws.skill(probs)
+            choices.append(probs.mean(0))
             log_probs.append(categorical_log_prob(index, logits))
             entropies.append(categorical_entropy(logits))
             # The executor's input is detached: the choice learns by REINFORCE alone.
             action = self.executor(torch.cat([feat, F.one_hot(index, self.skills).to(feat.dtype)], -1))
+            means.append(action.mean.detach())
             return action.sample(draws.action_noise(action.mean))
 
         trajectory = imagine(world_model, start, policy, self.config.horizon, draws)
@@ -122,6 +125,8 @@ class MetaController(nn.Module):
         return metrics | {
             "meta_loss": meta_loss.detach(),
             "meta_entropy": entropy.detach().mean(),
+            "meta_choice_entropy": torch.special.entr(torch.stack(choices).mean(0)).sum(),
+            "executor_saturation": saturation(torch.stack(means)),
             "critic_loss": critic_loss.detach(),
             "imagined_reward": reward.detach().mean(),
             "value": value.detach().mean(),

@@ -5,18 +5,18 @@ the start state, and the reward of row t is that of being in state t.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy, unit_normal_nll
+from urlbench.agents.common.distributions import ClampedNormal, NormalPolicy, saturation, unit_normal_nll
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.networks import MLP
 from urlbench.agents.common.optimiser import Optimiser, OptimiserConfig
 from urlbench.agents.common.rssm import LatentState
 from urlbench.agents.common.world_model import WorldModel
-from urlbench.core.types import Spec
+from urlbench.core.types import AddedLater, Spec
 
 
 class ActorCriticConfig(Spec):
@@ -29,6 +29,9 @@ class ActorCriticConfig(Spec):
         lambda_: of the lambda-return.
         slow_every: critic updates between two copies into the slow critic.
         slow_fraction: share of the critic in such a copy; the first is always complete.
+        finetune_actor_lr: of the actors in fine-tuning; None is `actor_lr`, as published.
+        centred_rewards: take the running mean out of the rewards that actor and critic learn from; published: False.
+            Without it the critic first has to learn mean / (1 - discount), and meanwhile misleads the actor.
     """
 
     units: tuple[int, ...] = (400, 400, 400, 400)
@@ -39,6 +42,12 @@ class ActorCriticConfig(Spec):
     critic_lr: float = 8e-5
     slow_every: int = 100
     slow_fraction: float = 1.0
+    finetune_actor_lr: Annotated[float | None, AddedLater] = None
+    centred_rewards: Annotated[bool, AddedLater] = False
+
+    def of_finetuning(self) -> "ActorCriticConfig":
+        """The settings as fine-tuning has them."""
+        return self if self.finetune_actor_lr is None else self.model_copy(update={"actor_lr": self.finetune_actor_lr})
 
 
 class Trajectory(NamedTuple):
@@ -152,25 +161,37 @@ class StreamNorm(nn.Module):
 
     Source: released DreamerV2 code. Momentum 1 leaves rewards as they are (up to the 1e-8), which is the
     published setting everywhere but in exploration (0.95).
+
+    Args:
+        momentum: of the magnitude.
+        centred: take a running mean out before; it starts at the first batch's. The magnitude stays that of the rewards
+            with it.
     """
 
     EPS = 1e-8
+    CENTRE_MOMENTUM = 0.95
 
     magnitude: Tensor
+    mean: Tensor
 
-    def __init__(self, momentum: float) -> None:
+    def __init__(self, momentum: float, *, centred: bool = False) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.centred = momentum, centred
         self.register_buffer("magnitude", torch.ones(()))
+        if centred:
+            self.register_buffer("mean", torch.full((), torch.nan))
 
     @torch.no_grad()
     def _update(self, reward: Tensor) -> None:
         self.magnitude.mul_(self.momentum).add_((1 - self.momentum) * reward.abs().mean())
+        if self.centred:
+            mean = reward.mean()
+            self.mean.copy_(torch.where(self.mean.isnan(), mean, torch.lerp(mean, self.mean, self.CENTRE_MOMENTUM)))
 
     def forward(self, reward: Tensor) -> Tensor:
-        """`reward` of any shape, divided by the updated magnitude, a constant for gradients."""
+        """`reward` of any shape, less the updated mean, divided by the updated magnitude: constants for gradients."""
         self._update(reward)
-        return reward / (self.magnitude + self.EPS)
+        return (reward - self.mean if self.centred else reward) / (self.magnitude + self.EPS)
 
 
 class Critic(nn.Module):
@@ -287,7 +308,7 @@ class ActorCritic(nn.Module):
         self.config, self.entropy_scale, self.entropy_in_critic = config, entropy_scale, entropy_in_critic
         self.actor = NormalPolicy(inputs, config.units, action_dim)
         self.critic = Critic(inputs, config) if critic is None else critic
-        self.reward_norm = StreamNorm(reward_momentum)
+        self.reward_norm = StreamNorm(reward_momentum, centred=config.centred_rewards)
 
     def make_optimisers(self, config: OptimiserConfig) -> dict[str, Optimiser]:
         """The `actor` and `critic` optimisers that `learn` takes."""
@@ -351,4 +372,5 @@ class ActorCritic(nn.Module):
             "reward": reward.detach().mean(),
             "value": value.detach().mean(),
             "action_std": std,
+            "saturation": saturation(torch.stack([p.mean.detach() for p in policies])),
         }

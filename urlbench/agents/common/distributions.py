@@ -11,6 +11,7 @@ from urlbench.agents.common.networks import MLP
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 ACTION_LIMIT = 1 - 1e-6
+SATURATED = 0.95
 
 
 def onehot(index: Tensor, probs: Tensor) -> Tensor:
@@ -95,6 +96,11 @@ class ClampedNormal(NamedTuple):
     def entropy(self) -> Tensor:
         """[...] summed over the action dimensions, in nats."""
         return (self.std.log() + 0.5 + HALF_LOG_2PI).sum(-1)
+
+
+def saturation(means: Tensor) -> Tensor:
+    """The share of action means [...] beyond +-0.95, where tanh passes hardly any gradient on and an actor is dying."""
+    return (means.abs() > SATURATED).to(means.dtype).mean()
 
 
 class NormalPolicy(nn.Module):

@@ -50,7 +50,7 @@ class Finetuning(BehaviourLearner):
 
     Args:
         context: where it lives.
-        config: settings, those of the world model as fine-tuning has them.
+        config: settings as fine-tuning has them.
         entropy: weight of the policy's entropy.
         entropy_in_critic: see `with_entropy`.
         skills: which there are; None if there are none.

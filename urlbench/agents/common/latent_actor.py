@@ -12,7 +12,7 @@ from urlbench.agents.common.distributions import NormalPolicy
 from urlbench.agents.common.draws import Draws
 from urlbench.agents.common.rssm import LatentState
 from urlbench.agents.common.skills import SkillSchedule, SkillSpace
-from urlbench.agents.common.world_model import WorldModel, preprocess
+from urlbench.agents.common.world_model import WorldModel
 from urlbench.core.interfaces import Actor, AgentContext, Array
 
 
@@ -54,7 +54,7 @@ class LatentActor(Actor):
         model = self._world_model
         state = model.rssm.initial(1) if self._state is None else self._state
         seen = torch.as_tensor(observation, device=self._action.device).unsqueeze(0)
-        embed = self._encoder(preprocess(seen, symlog_states=model.config.symlog_states))
+        embed = self._encoder(model.seen(seen))
         self._state = self._filter(state, self._action, embed, self._draws)
         self._action = self.policy(self._state.feat, step)
         return self._action[0].cpu().numpy()

@@ -1,4 +1,4 @@
-"""Mean and variance of everything seen so far."""
+"""Means and variances of everything seen so far."""
 
 import torch
 from torch import Tensor, nn
@@ -35,3 +35,36 @@ class RunningMoments(nn.Module):
         self.mean += delta * x.numel() / total
         self.var.copy_(weighted / total)
         self.count.copy_(total)
+
+
+class Standardiser(nn.Module):
+    """Takes mean and standard deviation out of each of O numbers.
+
+    Attributes:
+        mean: of the numbers so far, [O].
+        square: mean of their squares, [O].
+        batches: so far.
+    """
+
+    MIN_STD = 1e-2  # of numbers that never change
+
+    mean: Tensor
+    square: Tensor
+    batches: Tensor
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("square", torch.ones(numbers))
+        self.register_buffer("batches", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in rows [N, O]; all batches weigh the same."""
+        self.batches += 1
+        self.mean.lerp_(x.mean(0), 1 / self.batches)
+        self.square.lerp_(x.square().mean(0), 1 / self.batches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [..., O], standardised."""
+        return (x - self.mean) / (self.square - self.mean.square()).clamp(min=0).sqrt().clamp(min=self.MIN_STD)

@@ -5,7 +5,7 @@ Source: Hafner et al. 2021 (DreamerV2), eq. 2, with KL balancing; sizes as in Ma
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ from urlbench.agents.common.latents import CategoricalLatents, Latents
 from urlbench.agents.common.masks import unmasked, unmasked_mean
 from urlbench.agents.common.networks import MLP, ConvDecoder, ConvEncoder
 from urlbench.agents.common.rssm import RSSM, LatentState
+from urlbench.agents.common.running_moments import Standardiser
 from urlbench.core.interfaces import AgentContext, Array
-from urlbench.core.types import Spec
+from urlbench.core.types import AddedLater, Spec
 
 
 class WorldModelConfig(Spec):
@@ -31,6 +32,9 @@ class WorldModelConfig(Spec):
         classes: classes of each (C).
         symlog_states: see states as sign(x) log(1 + |x|) (Hafner et al. 2023, DreamerV3), so that velocities do not
             drown positions; published: False. Images are never changed by it.
+        standardise_states: see each number of a state observation (after symlog) less its mean and divided by its
+            standard deviation, both over the replay batches so far; published: False. Numbers that vary little, as the
+            torso's height does among velocities, count as much as the others.
         mlp_units: hidden layers of the reward head and of the state encoder and decoder.
         conv_depth: channels of the first convolution, from pixels.
         kl_balance: share of the KL's gradient that trains the prior; None for the plain KL of Dreamer's first version,
@@ -46,6 +50,7 @@ class WorldModelConfig(Spec):
     variables: int = 32
     classes: int = 32
     symlog_states: bool = False
+    standardise_states: Annotated[bool, AddedLater] = False
     mlp_units: tuple[int, ...] = (400, 400, 400, 400)
     conv_depth: int = 48
     kl_balance: float | None = 0.8
@@ -188,10 +193,20 @@ class WorldModel(nn.Module):
             self.decoder = MLP(self.rssm.feat_dim, units, context.observation_shape[0], norm=True)
         self.reward_head = MLP(self.rssm.feat_dim, units, 1)
         self.continue_head = MLP(self.rssm.feat_dim, units, 1) if context.ends_early else None
+        standardises = config.standardise_states and context.observation_kind == "states"
+        self.standardiser = Standardiser(context.observation_shape[0]) if standardises else None
+
+    def seen(self, observation: Tensor) -> Tensor:
+        """Raw observations as encoder and decoder see them."""
+        seen = preprocess(observation, symlog_states=self.config.symlog_states)
+        if self.standardiser is None:
+            return seen
+        standardised: Tensor = self.standardiser(seen)
+        return standardised
 
     def embed(self, observation: Tensor) -> Tensor:
         """Raw observations [..., O] or [..., 3, H, W] to embeddings [..., E]."""
-        embedding: Tensor = self.encoder(preprocess(observation, symlog_states=self.config.symlog_states))
+        embedding: Tensor = self.encoder(self.seen(observation))
         return embedding
 
     def reward(self, feat: Tensor) -> Tensor:
@@ -212,7 +227,10 @@ class WorldModel(nn.Module):
             draws: of the latents.
         """
         mask = batch.get("mask")
-        target = preprocess(batch["observation"], symlog_states=self.config.symlog_states)
+        if self.standardiser is not None:
+            observed = preprocess(batch["observation"], symlog_states=self.config.symlog_states)
+            self.standardiser.update(unmasked(observed, mask))
+        target = self.seen(batch["observation"])
         embed = self.encoder(target)
         post, prior = self.rssm.observe(batch["action"], embed, batch["is_first"], draws)
         balance, free_nats = self.config.kl_balance, self.config.free_nats

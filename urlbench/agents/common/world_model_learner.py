@@ -71,7 +71,7 @@ class WorldModelLearner(Learner):
         return model, model.metrics | {"world_model_grad_norm": norm}
 
     def inherit_world_model(self, source: WorldModel) -> None:
-        """Take over encoder, dynamics, decoder and continue head; the reward head starts afresh, as released."""
+        """Take over all but the reward head, which starts afresh, as released."""
         parts = {name: part for name, part in source.named_children() if name != "reward_head"}
         for name, part in parts.items():
             getattr(self.world_model, name).load_state_dict(part.state_dict())

@@ -60,7 +60,8 @@ class DreamerConfig(AgentConfig):
         return self.critic_targets == "with_entropy"
 
     def of_finetuning(self) -> Self:
-        """The settings, those of the world model as fine-tuning has them."""
+        """The settings, those of world model, actor and critic as fine-tuning has them."""
         model = self.world_model
         shapes = {"reward_shapes_model": model.reward_shapes_finetuned_model}
-        return self.model_copy(update={"world_model": model.model_copy(update=shapes)})
+        changed = {"world_model": model.model_copy(update=shapes), "actor_critic": self.actor_critic.of_finetuning()}
+        return self.model_copy(update=changed)

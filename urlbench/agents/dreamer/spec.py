@@ -14,6 +14,7 @@ SMOKE: Mapping[str, Any] = {
 SMALL: Mapping[str, Any] = {**presets.SMALL, "planner": {"iterations": 4, "samples": 64, "elites": 16}}
 # What pretraining with the backbone never reads.
 FINETUNING_SETTINGS = (
+    "actor_critic.finetune_actor_lr",
     "finetune_entropy",
     "planning",
     "planner",

@@ -3,18 +3,18 @@
 Source: the wrapper stack of URLB (Laskin et al. 2021), reduced to what it computes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dm_env
 import numpy as np
 
 from urlbench.core.errors import unknown_name
-from urlbench.core.interfaces import Array, TimeStep
+from urlbench.core.interfaces import Array, Cell, TimeStep
 from urlbench.suites.rendering import imported_without_graphics
 
 with imported_without_graphics():
-    from urlbench.suites.dmc import jaco, quadruped, walker
+    from urlbench.suites.dmc import coverage, jaco, quadruped, walker
 
 TASKS = tuple(
     f"{domain}_{name}"
@@ -43,11 +43,11 @@ def make_environment(
     domain, _, name = task.partition("_")
     if domain == "jaco":
         environment = jaco.make(name, seed, variant, observed=observed)
-        return DmcEnvironment(environment, environment.random_state, action_repeat)
+        return DmcEnvironment(environment, environment.random_state, action_repeat, coverage.CELLS[domain])
     environment = {"walker": walker, "quadruped": quadruped}[domain].make(name, seed)
     if not observed:
         environment.task.get_observation = lambda physics: {}
-    return DmcEnvironment(environment, environment.task.random, action_repeat)
+    return DmcEnvironment(environment, environment.task.random, action_repeat, coverage.CELLS[domain])
 
 
 class DmcEnvironment:
@@ -60,15 +60,22 @@ class DmcEnvironment:
         environment: the wrapped dm_control environment.
     """
 
-    def __init__(self, environment: Any, random_state: np.random.RandomState, action_repeat: int) -> None:
+    def __init__(
+        self,
+        environment: Any,
+        random_state: np.random.RandomState,
+        action_repeat: int,
+        cell: Callable[[Any, Any], Cell],
+    ) -> None:
         """Wrap `environment`.
 
         Args:
             environment: `dm_control.rl.control.Environment` or `dm_control.composer.Environment`.
             random_state: the generator that its resets draw from.
             action_repeat: frames an action is applied for.
+            cell: of its task and physics, see `coverage`.
         """
-        self.environment = environment
+        self.environment, self._cell = environment, cell
         self.action_repeat = action_repeat
         self._random = random_state
         self._over = True
@@ -165,6 +172,10 @@ class DmcEnvironment:
     def present_reward(self) -> float:
         """The task's reward of the state the physics is in, without a step."""
         return float(self.environment.task.get_reward(self.physics))
+
+    def cell(self) -> Cell:
+        """See `coverage`."""
+        return self._cell(self.environment.task, self.physics)
 
     def _flat(self, observation: Mapping[str, Array]) -> Array:
         flat = np.empty(self.observation_shape, np.float32)

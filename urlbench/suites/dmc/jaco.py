@@ -23,6 +23,8 @@ from dm_control.manipulation.shared import arenas, constants, observations, robo
 from dm_control.manipulation.shared.workspaces import BoundingBox
 from dm_control.utils import rewards
 
+from urlbench.core.interfaces import Array
+
 Variant = Literal["urlb", "exorl", "exorl_as_in_choreographer"]
 
 # Choreographer's release says 10.04 s, which today's dm_control turns into 251 frames.
@@ -80,8 +82,12 @@ class ReachBrick(reach.Reach):  # type: ignore[misc]  # dm_control has no types
 
     def distance(self, physics: Any) -> float:
         """Between the hand's centre and the target, m."""
-        hand = physics.bind(self._hand.tool_center_point).xpos
-        return float(np.linalg.norm(hand - physics.bind(self._target).xpos))
+        return float(np.linalg.norm(self.hand_position(physics) - physics.bind(self._target).xpos))
+
+    def hand_position(self, physics: Any) -> Array:
+        """The hand's centre, [3], m."""
+        position: Array = physics.bind(self._hand.tool_center_point).xpos
+        return position
 
     def get_reward(self, physics: Any) -> float:
         """Reward of the current state, in [0, 1]."""

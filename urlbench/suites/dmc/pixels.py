@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from urlbench.core.interfaces import Array
+from urlbench.core.interfaces import Array, Cell
 from urlbench.core.types import DEFAULT_IMAGE, ImageFormat
 from urlbench.suites.dmc import environment as dmc
 from urlbench.suites.image_environment import ImageEnvironment
@@ -54,6 +54,10 @@ class PixelEnvironment(ImageEnvironment):
     def physics(self) -> Any:
         """The physics of the current episode; composer makes a new one at each reset, so do not keep it."""
         return self.environment.physics
+
+    def cell(self) -> Cell:
+        """That of the environment that is looked at."""
+        return self.environment.cell()
 
     def look(self, size: int) -> Array:
         """A picture of the present state, uint8 [3, size, size]."""
