@@ -49,6 +49,7 @@ class Stub:
         self.root, self.log = folder / "my runs", folder / "stub.jsonl"
         self._monkeypatch = monkeypatch
         monkeypatch.setenv("STUB_LOG", str(self.log))
+        monkeypatch.setattr(executor_module, "_POLL_SECONDS", 0.01)
 
     def run(
         self,

@@ -15,6 +15,7 @@ from slurm_fakes import DIGEST, profile, put, toy_plan
 from toy_runs import PLUGIN, Hold, count_starts
 
 from urlbench.core.jobs import Job
+from urlbench.local import executor
 from urlbench.local.executor import ExecutorOptions
 from urlbench.runs.manifest import SNAPSHOT_FILE
 from urlbench.runs.store import RunDirectory
@@ -38,6 +39,7 @@ class Node:
         self.options: list[ExecutorOptions] = []
         self._monkeypatch = monkeypatch
         monkeypatch.setenv("STUB_LOG", str(self.log))
+        monkeypatch.setattr(executor, "_POLL_SECONDS", 0.01)
         monkeypatch.setattr(element, "code_snapshot", lambda: {"sha256": DIGEST})
         monkeypatch.setattr(element, "ExecutorOptions", self._stubbed)
 

@@ -278,14 +278,14 @@ def test_kill_9_with_the_real_walker(tmp_path: Path) -> None:
             store.run_dir(job).prepare(job)
         return [store.run_dir(job) for job in jobs]
 
-    def work(root: Path, directory: RunDirectory) -> None:
-        command = [str(directory.path), "--runs", str(root), "--checkpoint-seconds", "0.2"]
-        sys.exit(worker.main(command))
+    def work(root: Path, directory: RunDirectory, *options: str) -> None:
+        sys.exit(worker.main([str(directory.path), "--runs", str(root), *options]))
 
     rng = random.Random(0)
     for one, other in zip(prepare(tmp_path / "whole"), prepare(tmp_path / "killed"), strict=True):
         assert not killed(partial(work, tmp_path / "whole", one), 0, one.path)
         for _ in range(2):
-            assert killed(partial(work, tmp_path / "killed", other), rng.randrange(10, 60), other.path)
+            often = partial(work, tmp_path / "killed", other, "--checkpoint-seconds", "0.2")
+            assert killed(often, rng.randrange(10, 60), other.path)
         assert not killed(partial(work, tmp_path / "killed", other), 0, other.path)
         assert_same_run(one, other)
